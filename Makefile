@@ -1,0 +1,80 @@
+# `make help` lists the targets. Any variable below can be given on the command line: make dump-teacher DATASET=msrvtt
+DATASET  ?= demo
+DATA     ?= data/$(DATASET)
+CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
+TEACHER  ?= $(if $(filter demo table,$(DATASET)),demo,xclip)
+CHECKPOINT ?= $(firstword $(wildcard weights/$(TEACHER).*))
+STUDENT  ?= afa
+RECIPE   ?= $(if $(filter demo table,$(DATASET)),demo,teachclip)
+SEEDS    ?= 0,1,2
+RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)-$(RECIPE)
+ARGS     ?=
+
+# Inside a conda environment (other than base) its own Python is used, else a .venv that make sets up.
+ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
+PY    := $(CONDA_PREFIX)/bin/python
+READY := conda-ready
+else
+PY    := .venv/bin/python
+READY := .venv/.ready
+endif
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow lint clean conda-ready
+MAKEFLAGS += --no-print-directory
+
+help:            ## this list
+	@echo "make TARGET [VARIABLE=value ...]"; echo
+	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 20 | sed 's/^/  /'
+	@echo; echo "variables, with their values now:"
+	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
+	@echo "  ARGS goes to the command of the target: see $(PY) -m teacher_dump dump --help, -m student_train train --help"
+
+setup: $(READY)  ## install what is needed (the other targets do it themselves)
+
+dump-teacher: $(READY)    ## run TEACHER over DATASET and write its signals into CACHE; resumes, does nothing twice
+	@$(PY) -m teacher_dump dump --dataset $(DATASET) --data "$(DATA)" --cache "$(CACHE)" --teacher $(TEACHER) \
+	  $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
+
+train-student: $(READY) $(CACHE)/manifest.json    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
+	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) --recipe $(RECIPE) --seeds "$(SEEDS)" $(ARGS)
+
+$(CACHE)/manifest.json: | $(READY)
+	@$(MAKE) dump-teacher ARGS=
+
+evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
+	@$(PY) -m student_train evaluate "$(RUN)" $(ARGS)
+
+info: $(READY)            ## what is inside CACHE
+	@$(PY) -m store info "$(CACHE)" $(ARGS)
+
+fit-demo-teacher: $(READY)    ## re-make the weights of the demo's teacher (minutes)
+	@$(PY) -m teacher_dump fit $(ARGS)
+
+test: $(READY)            ## the tests (under 5 minutes on 2 cores)
+	@$(PY) -m pytest -m "not slow and not gpu and not network" $(ARGS)
+
+test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
+	@$(PY) -m pytest -m "slow and not gpu and not network" $(ARGS)
+
+lint: $(READY)            ## ruff and mypy
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+clean:           ## delete the demo's clips, caches and runs (not .venv)
+	rm -rf data/demo data/demo-fit caches/demo.zarr runs/demo-*
+
+# What was installed is written into the stamp, so a mere change of file times installs nothing.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); give another with PYTHON=..."; exit 1; }
+	@wanted=$$(cat pyproject.toml constraints.txt | cksum); \
+	if [ "$$(cat $@ 2>/dev/null)" != "$$wanted" ]; then \
+	  echo "setting up .venv (PyTorch and its libraries: about 5 GB, once) ..."; \
+	  $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' \
+	  && echo "$$wanted" > $@; \
+	else touch $@; fi
+
+conda-ready:
+	@$(PY) -c "import accelerate, av, decord, open_clip, zarr" || \
+	  { echo "error: conda environment $(CONDA_DEFAULT_ENV) lacks packages; make it with: conda env create -f environment.yml"; exit 1; }

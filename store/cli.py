@@ -1,0 +1,38 @@
+"""What the three commands share: one clear line for an error, a stack trace only with --debug."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from store.errors import CacheError
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+
+
+def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parse `argv` and call its `run(arguments) -> exit status`.
+
+    A CacheError or an error of the file system becomes one line on stderr and exit status 2, Ctrl-C
+    130; anything else is a bug and keeps its stack trace.
+    """
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (CacheError, OSError) as error:
+        if getattr(arguments, "debug", False):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USE

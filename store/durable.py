@@ -1,0 +1,88 @@
+"""Bytes that survive: files are written aside, synced and renamed; JSON has one spelling.
+
+Whatever a cache consists of goes through here or through `store.shards`, so that a killed process
+leaves either the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from store.errors import DamagedCacheError
+
+PARTIAL_SUFFIX = ".partial"
+HASH_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ObjectRecord:
+    """One stored file: path relative to the cache (posix), size in bytes, sha256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` with `content` in one step: aside, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + PARTIAL_SUFFIX)
+    with open(aside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(aside, path)
+
+
+def publish(aside: Path, path: Path) -> None:
+    """Rename `aside`, whose bytes are synced, to `path` and sync the folder's entry."""
+    os.replace(aside, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value: sorted keys, no blanks, UTF-8, no NaN, a line feed at the end."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def json_digest(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def read_json(path: Path, limit_bytes: int = 1 << 28) -> Any:
+    """The JSON value in `path`; raises DamagedCacheError if it is larger than `limit_bytes` or not JSON."""
+    if path.stat().st_size > limit_bytes:
+        raise DamagedCacheError(f"{path.name} is larger than {limit_bytes} bytes; not a cache's own file")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DamagedCacheError(f"{path} is not JSON ({error}); restore it from a good copy") from None
+
+
+def record_file(root: Path, path: Path) -> ObjectRecord:
+    """Size and sha256 of the file `path` below `root`."""
+    sha = hashlib.sha256()
+    size = 0
+    with open(path, "rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            sha.update(block)
+            size += len(block)
+    return ObjectRecord(path.relative_to(root).as_posix(), size, sha.hexdigest())

@@ -1,0 +1,47 @@
+"""Errors of the cache. Each names what was expected, what came, where, and what to do next.
+
+Every class derives from `CacheError` and from the builtin that a caller would expect, so that
+`except CacheError` catches all of ours and `except ValueError` goes on working.
+"""
+
+from __future__ import annotations
+
+
+class CacheError(Exception):
+    """Base of every error that is a message to the user, not a bug: one line, no stack trace."""
+
+
+class InputError(CacheError, ValueError):
+    """A dataset table, option or file that the user gave can't be used."""
+
+
+class UnknownNameError(CacheError, LookupError):
+    """A dataset, teacher, student, recipe, signal, split or view that does not exist."""
+
+
+class MissingFileError(CacheError, FileNotFoundError):
+    """A file that has to be there is not; the message says what to place where."""
+
+
+class IncompleteCacheError(CacheError, RuntimeError):
+    """The cache is planned or half dumped; finish the dump before reading it."""
+
+
+class IdentityError(CacheError, ValueError):
+    """Two things that must be the same differ; the message names the field and both values."""
+
+
+class DamagedCacheError(CacheError, OSError):
+    """Stored bytes are not what was written; the message names the object."""
+
+
+class LockedCacheError(CacheError, RuntimeError):
+    """Another process is writing this cache."""
+
+
+class NonFiniteError(CacheError, ValueError):
+    """A teacher produced NaN, infinity or a value beyond the encoding's range; names the row."""
+
+
+class UndecodableVideoError(CacheError, ValueError):
+    """A video file yields no frames; the message is the reason without any path, for the cache to store."""

@@ -1,0 +1,117 @@
+"""The rows of a dataset: videos, texts and splits, in their one fixed order.
+
+A row number is the only name that a cache uses for a video or a text, so the order is part of the
+dataset's identity: `Samples.digest` covers it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from store.errors import InputError
+
+CAPTION = "caption"
+CLASS = "class"
+TEXT_KINDS = (CAPTION, CLASS)
+
+
+@dataclass(frozen=True)
+class Video:
+    """One row of the video table.
+
+    `id` is unique in the dataset; `path` is where the file lies on this machine (never stored);
+    `moment_s` is the (start, end) in seconds of the part that its captions describe, where known.
+    """
+
+    id: str
+    path: Path
+    moment_s: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """One row of the text table: a caption with the row of its video, or a class name (video -1)."""
+
+    text: str
+    video: int
+    kind: str = CAPTION
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of one split: `video` [V] and `text` [T], int64, ascending."""
+
+    video: np.ndarray
+    text: np.ndarray
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What people must know of a dataset: stored in the cache, shown by `info`."""
+
+    title: str
+    licence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All rows of a dataset.
+
+    Raises InputError on a duplicate id, an empty text, or a text or split that points nowhere.
+    """
+
+    name: str
+    card: DatasetCard
+    videos: tuple[Video, ...]
+    texts: tuple[Text, ...]
+    splits: dict[str, Split] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        refuse_duplicates(self.name, "video id", (video.id for video in self.videos))
+        for row, text in enumerate(self.texts):
+            if not text.text.strip():
+                raise InputError(f"dataset {self.name!r}: text row {row} is empty; remove it")
+            if text.kind not in TEXT_KINDS:
+                raise InputError(f"dataset {self.name!r}: text row {row} is of kind {text.kind!r}")
+            if not -1 <= text.video < len(self.videos) or (text.video == -1) != (text.kind == CLASS):
+                raise InputError(
+                    f"dataset {self.name!r}: text row {row} names video row {text.video}, "
+                    f"expected 0 to {len(self.videos) - 1} (or -1 for a class name)"
+                )
+        for name, split in self.splits.items():
+            for rows, count in ((split.video, len(self.videos)), (split.text, len(self.texts))):
+                if len(rows) and (rows.min() < 0 or rows.max() >= count):
+                    raise InputError(f"dataset {self.name!r}: split {name!r} points beyond the tables")
+
+    def digest(self) -> str:
+        """sha256 over ids, moments, texts, their videos and the splits, in order: the rows' identity."""
+        sha = hashlib.sha256()
+        rows: Iterable[object] = (
+            *(["video", video.id, video.moment_s] for video in self.videos),
+            *(["text", text.text, text.video, text.kind] for text in self.texts),
+            *(
+                ["split", name, split.video.tolist(), split.text.tolist()]
+                for name, split in sorted(self.splits.items())
+            ),
+        )
+        for row in rows:
+            sha.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        return sha.hexdigest()
+
+
+def refuse_duplicates(dataset: str, what: str, keys: Iterable[object]) -> None:
+    """Raise InputError naming the first key that comes twice."""
+    seen: dict[object, int] = {}
+    for row, key in enumerate(keys):
+        if key in seen:
+            raise InputError(
+                f"dataset {dataset!r}: {what} {key!r} stands in rows {seen[key]} and {row}; keep one"
+            )
+        seen[key] = row

@@ -1,0 +1,149 @@
+"""From tables, views and SignalSpecs to the Zarr hierarchy of format 1: which array lies where.
+
+videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from store.errors import DamagedCacheError, InputError
+from store.inputs.preprocess import THUMBNAIL_SIZE
+from store.inputs.samples import Samples
+from store.inputs.view import View
+from store.shards import RowsArray
+from store.signals import SignalSpec
+
+FORMAT_NAME = "video-text teacher signals"
+FORMAT_VERSION = 1
+PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
+DENSE, FACTORED, NO_PAIRS = "dense", "factored", "none"
+
+
+def view_path(view: str) -> str:
+    return f"views/{view}"
+
+
+def teacher_path(teacher: str) -> str:
+    return f"teachers/{teacher}"
+
+
+def check_path_name(kind: str, name: str) -> str:
+    """`name` if it can be a folder of the cache; raises InputError otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+        raise InputError(f"{kind} {name!r} can't name a folder; use letters, digits, '_', '-' and '.'")
+    return name
+
+
+def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's zarr.json."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray]:
+    """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels."""
+    rendition, frame = (videos, view.renditions), (videos, view.renditions, view.frames)
+    thumbnail = (*frame, THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
+    return {
+        "frame_time_s": RowsArray(frame, "float64", ("V", "R", "M"), shard_rows),
+        "frame_valid": RowsArray(frame, "bool", ("V", "R", "M"), shard_rows),
+        "crop_box": RowsArray((*rendition, 4), "float32", ("V", "R", "box"), shard_rows),
+        "flip": RowsArray(rendition, "bool", ("V", "R"), shard_rows),
+        "frame_thumbnail": RowsArray(thumbnail, "uint8", ("V", "R", "M", "Y", "X", "channel"), shard_rows),
+    }
+
+
+def signal_array(spec: SignalSpec, videos: int, texts: int, shard_rows: int) -> RowsArray:
+    """The array of one signal over V videos and T texts."""
+    sizes = {**spec.sizes, "V": videos, "T": texts}
+    return RowsArray(
+        tuple(sizes[axis] for axis in spec.kind.axes), spec.encoding, tuple(spec.kind.axes), shard_rows
+    )
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Where the scores of video-text pairs come from (DESIGN.md section 4).
+
+    dense: the array `video_text_logits`. factored: logit_scale times the cosine of the masked mean
+    of normalised `video_signal` frames with `text_signal`. none: this teacher has no pair scores.
+    """
+
+    layout: str
+    logit_scale: float | None = None
+    video_signal: str | None = None
+    text_signal: str | None = None
+
+    @classmethod
+    def of(cls, signals: Mapping[str, SignalSpec], logit_scale: float | None) -> PairScores:
+        if "video_text_logits" in signals:
+            return cls(DENSE, logit_scale)
+        frames = next((s for s in ("temporal_frame_embedding", "frame_embedding") if s in signals), None)
+        if logit_scale is None or frames is None or "text_embedding" not in signals:
+            return cls(NO_PAIRS)
+        return cls(FACTORED, logit_scale, frames, "text_embedding")
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """All that is fixed before a teacher's first shard is written; stored in its group's attributes.
+
+    identity: the teacher's own. execution: what makes a resume byte-equal (batch sizes, threads,
+    device type, rows of a shard by phase). provenance: versions of libraries; told, not compared.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    view: View
+    signals: tuple[SignalSpec, ...]
+    execution: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def pair_scores(self) -> PairScores:
+        return PairScores.of({spec.name: spec for spec in self.signals}, self.identity.get("logit_scale"))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "identity": dict(self.identity),
+            "view": self.view.to_dict(),
+            "signals": [spec.to_dict() for spec in self.signals],
+            "pair_scores": vars(self.pair_scores),
+            "execution": dict(self.execution),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> TeacherPlan:
+        try:
+            return cls(
+                fields["name"],
+                fields["identity"],
+                View.from_dict(fields["view"]),
+                tuple(SignalSpec.from_dict(spec) for spec in fields["signals"]),
+                fields["execution"],
+                fields["provenance"],
+            )
+        except (KeyError, TypeError) as error:
+            raise DamagedCacheError(f"a teacher's attributes lack {error}; restore its zarr.json") from None
+
+
+def dataset_attributes(samples: Samples) -> dict[str, Any]:
+    """What the root says of the dataset; `name` and `rows_sha256` are its identity."""
+    return {
+        "name": samples.name,
+        "rows_sha256": samples.digest(),
+        "title": samples.card.title,
+        "licence": samples.card.licence,
+        "source": samples.card.source,
+        "videos": len(samples.videos),
+        "texts": len(samples.texts),
+        "splits": {
+            name: {"videos": len(split.video), "texts": len(split.text)}
+            for name, split in sorted(samples.splits.items())
+        },
+    }

@@ -1,0 +1,108 @@
+"""The ledger: one line of JSON a committed task, appended by the coordinator alone.
+
+A task counts once its line stands here, newline included; a line that a crash tore off is cut away
+when the ledger is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from store.durable import ObjectRecord, canonical_json, sync_folder
+from store.encodings import ErrorSum
+from store.errors import DamagedCacheError
+
+LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What decoding one video told: `failure` is the reason, or "" when it decoded."""
+
+    row: int
+    failure: str
+    duration_s: float | None = None
+    route: str = ""
+    skipped_packets: int = 0
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one finished task wrote: `task` names it, unique in the cache."""
+
+    task: str
+    objects: tuple[ObjectRecord, ...]
+    errors: Mapping[str, ErrorSum] = field(default_factory=dict)
+    videos: tuple[VideoFacts, ...] = ()
+
+    @property
+    def teacher(self) -> str:
+        """The teacher that the task belongs to: tasks are named <teacher>/<phase>/<number>."""
+        return self.task.split("/")[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "objects": [record.to_dict() for record in self.objects],
+            "errors": {signal: error.to_dict() for signal, error in self.errors.items()},
+            "videos": [vars(facts) for facts in self.videos],
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Commit:
+        return cls(
+            fields["task"],
+            tuple(ObjectRecord(**record) for record in fields["objects"]),
+            {signal: ErrorSum.from_dict(error) for signal, error in fields["errors"].items()},
+            tuple(VideoFacts(**facts) for facts in fields["videos"]),
+        )
+
+
+class Ledger:
+    """The commits of `folder`/ledger.jsonl, in order; the first `append` creates the file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LEDGER
+        content = self._path.read_bytes() if self._path.exists() else b""
+        whole = content.rfind(b"\n") + 1
+        self._commits: dict[str, Commit] = {}
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                commit = Commit.from_dict(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                raise DamagedCacheError(
+                    f"{LEDGER}, line {number}, is damaged; delete the unfinished cache and dump it anew"
+                ) from None
+            self._commits[commit.task] = commit
+        if whole < len(content):
+            os.truncate(self._path, whole)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self._commits
+
+    def __iter__(self) -> Iterator[Commit]:
+        return iter(self._commits.values())
+
+    def __getitem__(self, task: str) -> Commit:
+        return self._commits[task]
+
+    def append(self, commit: Commit) -> None:
+        """Make `commit` count: returns when its line is on the disk."""
+        created = not self._path.exists()
+        with open(self._path, "ab") as file:
+            file.write(canonical_json(commit.to_dict()))
+            file.flush()
+            os.fsync(file.fileno())
+        if created:
+            sync_folder(self._path.parent)
+        self._commits[commit.task] = commit
+
+    def delete(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._commits.clear()
+        sync_folder(self._path.parent)

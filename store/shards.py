@@ -1,0 +1,264 @@
+"""Sharded arrays of Zarr v3, written and read as raw bytes at the speed of the disk.
+
+One shard is one file; one inner chunk is one row, followed by its crc32c:
+
+    | row 0 | crc | row 1 | crc | ... | index: (offset, bytes) per row, uint64 | crc of the index |
+
+A row that was not written has 2^64-1 twice in the index, so absent is told from zero. Any Zarr v3
+library reads these files (codecs sharding_indexed, bytes, crc32c); reading whole rows with it costs
+ten times more, which is why this module exists (docs/format.md, "Speed").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from store.durable import PARTIAL_SUFFIX, ObjectRecord, publish, read_json
+from store.errors import DamagedCacheError
+
+ABSENT = np.iinfo(np.uint64).max
+CRC_BYTES = 4
+BYTES_CODEC = {"name": "bytes", "configuration": {"endian": "little"}}
+CRC_CODEC = {"name": "crc32c"}
+DTYPES = {name: np.dtype(name) for name in ("bool", "uint8", "int64", "float16", "float32", "float64")}
+
+
+@dataclass(frozen=True)
+class RowsArray:
+    """Shape and storage of an array whose first axis is rows: plain data, from and to zarr.json.
+
+    dtype: a key of DTYPES. shard_rows: rows of one shard file, or None for an array in one plain
+    chunk (a table column).
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[str, ...]
+    shard_rows: int | None
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * DTYPES[self.dtype].itemsize
+
+    @property
+    def shard_count(self) -> int:
+        return -(-self.shape[0] // self.shard_rows) if self.shard_rows else 1
+
+    def shard_path(self, number: int) -> str:
+        """Where shard `number` lies below the array's folder."""
+        return "/".join(["c", str(number), *("0" for _ in self.shape[1:])])
+
+    def zarr_json(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """The array's zarr.json (Zarr v3 core specification; codec sharding_indexed 1.0)."""
+        chunk_codecs: list[Any] = [
+            BYTES_CODEC if DTYPES[self.dtype].itemsize > 1 else {"name": "bytes"},
+            CRC_CODEC,
+        ]
+        outer = [max(self.shard_rows or self.shape[0], 1), *self.shape[1:]]
+        if self.shard_rows:
+            configuration = {
+                "chunk_shape": [1, *self.shape[1:]],
+                "codecs": chunk_codecs,
+                "index_codecs": [BYTES_CODEC, CRC_CODEC],
+                "index_location": "end",
+            }
+            codecs: list[Any] = [{"name": "sharding_indexed", "configuration": configuration}]
+        else:
+            codecs = chunk_codecs
+        kind = DTYPES[self.dtype].kind
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": "NaN" if kind == "f" else False if kind == "b" else 0,
+            "codecs": codecs,
+            "attributes": attributes,
+            "dimension_names": list(self.axes),
+            "storage_transformers": [],
+        }
+
+    @classmethod
+    def from_zarr_json(cls, document: Any, where: str) -> RowsArray:
+        """Parse a zarr.json; anything but what `zarr_json` writes raises DamagedCacheError."""
+        try:
+            outer = document["chunk_grid"]["configuration"]["chunk_shape"]
+            sharded = document["codecs"][0]["name"] == "sharding_indexed"
+            found = cls(
+                tuple(document["shape"]),
+                document["data_type"],
+                tuple(document["dimension_names"]),
+                outer[0] if sharded else None,
+            )
+            same = document == found.zarr_json(document["attributes"])
+        except (KeyError, TypeError, IndexError, AttributeError):
+            same = False
+        if not same:
+            raise DamagedCacheError(
+                f"{where}/zarr.json is not an array of format 1; restore it from a good copy"
+            )
+        return found
+
+
+class ShardFile:
+    """Shard `number` of the array at `root`/`array_path`, written row by row; a context manager.
+
+    Rows that are never appended are absent. Bytes go to a file aside; `finish` syncs and renames it,
+    and what it returns counts only once it stands in the ledger. Without `finish` nothing appears.
+    """
+
+    def __init__(self, root: Path, array_path: str, array: RowsArray, number: int) -> None:
+        assert array.shard_rows is not None
+        self._root = root
+        self._array_path = array_path
+        self._array = array
+        self._first_row = number * array.shard_rows
+        self._path = root / array_path / array.shard_path(number)
+        self._aside = self._path.with_name(self._path.name + PARTIAL_SUFFIX)
+        self._index = np.full((array.shard_rows, 2), ABSENT, dtype="<u8")
+        self._dtype = DTYPES[array.dtype].newbyteorder("<")
+        self._sha = hashlib.sha256()
+        self._offset = 0
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._aside, "wb", buffering=1 << 20)  # noqa: SIM115 - closed by finish or __exit__
+
+    def __enter__(self) -> ShardFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._aside.unlink(missing_ok=True)
+
+    def append(self, row: int, values: np.ndarray) -> None:
+        """Write one row; rows come ascending. Raises ValueError for a row of another shard or shape."""
+        place = row - self._first_row
+        if (
+            values.shape != self._array.shape[1:]
+            or values.dtype != self._dtype
+            or not 0 <= place < len(self._index)
+        ):
+            raise ValueError(
+                f"{self._array_path}: row {row} of {values.dtype}{list(values.shape)} does not "
+                f"belong in the shard of rows {self._first_row} on, of {self._dtype}{list(self._array.shape[1:])}"
+            )
+        content = np.ascontiguousarray(values, dtype=self._dtype).tobytes()
+        chunk = content + crc32c(content)
+        self._index[place] = self._offset, len(chunk)
+        self._write(chunk)
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._sha.update(content)
+        self._offset += len(content)
+
+    def finish(self) -> ObjectRecord:
+        """Write the index, sync, and let the shard appear under its name."""
+        index = self._index.tobytes()
+        self._write(index + crc32c(index))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        publish(self._aside, self._path)
+        return ObjectRecord(
+            self._path.relative_to(self._root).as_posix(), self._offset, self._sha.hexdigest()
+        )
+
+
+def crc32c(content: bytes | np.ndarray) -> bytes:
+    """CRC-32C (Castagnoli) of `content`, little-endian, as the codec of that name appends it."""
+    return int(google_crc32c.value(content)).to_bytes(CRC_BYTES, "little")
+
+
+class ShardedRows:
+    """Rows of one sharded array, read at their offset in memory-mapped shard files.
+
+    Every index is checked when the array is opened, every row's crc32c when this process first
+    reads it; later reads of the row cost one copy. Raises DamagedCacheError naming the object.
+    """
+
+    def __init__(self, root: Path, array_path: str, missing_shards_ok: bool = False) -> None:
+        self.path = array_path
+        folder = root / array_path
+        self.array = RowsArray.from_zarr_json(read_json(folder / "zarr.json"), array_path)
+        if self.array.shard_rows is None:
+            raise DamagedCacheError(f"{array_path} is not sharded")
+        self._shards: list[np.ndarray | None] = []
+        self._offsets = np.full(self.array.shape[0], -1, dtype=np.int64)
+        for number in range(self.array.shard_count):
+            path = folder / self.array.shard_path(number)
+            if missing_shards_ok and not path.exists():
+                self._shards.append(None)
+                continue
+            self._shards.append(self._open_shard(path, number))
+        self._checked = np.zeros(self.array.shape[0], dtype=bool)
+        self.nbytes = sum(shard.nbytes for shard in self._shards if shard is not None)
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which rows were written: bool [rows]."""
+        return self._offsets >= 0
+
+    def _open_shard(self, path: Path, number: int) -> np.ndarray:
+        name = f"{self.path}/{self.array.shard_path(number)}"
+        shard_rows = self.array.shard_rows or 0
+        tail_bytes = shard_rows * 16 + CRC_BYTES
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < tail_bytes:
+                    raise DamagedCacheError(
+                        f"{name} has {size} bytes, its index alone takes {tail_bytes}; pull it again"
+                    )
+                content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+        except FileNotFoundError:
+            raise DamagedCacheError(f"{name} is missing; pull it again or resume the dump") from None
+        tail = content[-tail_bytes:].tobytes()
+        if crc32c(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
+            raise DamagedCacheError(f"{name}: the index's crc32c is wrong; pull it again")
+        index = np.frombuffer(tail, dtype="<u8", count=shard_rows * 2).reshape(shard_rows, 2)
+        start = number * shard_rows
+        index = index[: self.array.shape[0] - start]
+        there = index[:, 0] != ABSENT
+        end = index[there, 0] + index[there, 1]
+        if (index[there, 1] != self.array.row_bytes + CRC_BYTES).any() or (end > size - tail_bytes).any():
+            raise DamagedCacheError(f"{name}: the index points beyond its rows; pull it again")
+        self._offsets[start : start + len(index)][there] = index[there, 0]
+        return content
+
+    def read_into(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy the rows `rows` [N] into `out` [N, ...], of the array's dtype and C-contiguous."""
+        row_bytes = self.array.row_bytes
+        flat = out.reshape(len(rows), -1).view(np.uint8)
+        offsets = self._offsets[rows]
+        if (offsets < 0).any():
+            row = int(rows[np.argmin(offsets)])
+            raise DamagedCacheError(f"{self.path} has no row {row}: its video failed, or it was never dumped")
+        for place, (row, offset) in enumerate(zip(rows.tolist(), offsets.tolist(), strict=True)):
+            shard = self._shards[row // (self.array.shard_rows or 1)]
+            assert shard is not None
+            if not self._checked[row]:
+                self._check(shard, row, offset)
+            flat[place] = shard[offset : offset + row_bytes]
+
+    def _check(self, shard: np.ndarray, row: int, offset: int) -> None:
+        end = offset + self.array.row_bytes
+        if crc32c(shard[offset:end]) != shard[end : end + CRC_BYTES].tobytes():
+            raise DamagedCacheError(f"{self.path}, row {row}: the crc32c is wrong; pull the shard again")
+        self._checked[row] = True
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The rows `rows` [N] as a new array [N, ...]."""
+        out = np.empty((len(rows), *self.array.shape[1:]), dtype=DTYPES[self.array.dtype])
+        self.read_into(np.asarray(rows), out)
+        return out

@@ -1,0 +1,63 @@
+"""Table columns: small arrays in one chunk each, loaded whole; strings as bytes plus offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from store.durable import ObjectRecord, canonical_json, read_json, record_file, write_file
+from store.errors import DamagedCacheError
+from store.shards import CRC_BYTES, DTYPES, RowsArray, crc32c
+
+
+def write_column(root: Path, path: str, values: np.ndarray, axes: tuple[str, ...]) -> list[ObjectRecord]:
+    """Write `values` as the plain array at `root`/`path`, its dimensions named `axes`."""
+    array = RowsArray(values.shape, values.dtype.name, axes, None)
+    folder = root / path
+    write_file(folder / "zarr.json", canonical_json(array.zarr_json({})))
+    records = [record_file(root, folder / "zarr.json")]
+    if values.shape[0]:
+        content = np.ascontiguousarray(values, dtype=DTYPES[array.dtype].newbyteorder("<")).tobytes()
+        write_file(folder / array.shard_path(0), content + crc32c(content))
+        records.append(record_file(root, folder / array.shard_path(0)))
+    return records
+
+
+def read_column(root: Path, path: str) -> np.ndarray:
+    """The whole array at `root`/`path`; raises DamagedCacheError naming it if its bytes are not sound."""
+    try:
+        array = RowsArray.from_zarr_json(read_json(root / path / "zarr.json"), path)
+        content = (root / path / array.shard_path(0)).read_bytes() if array.shape[0] else crc32c(b"")
+    except FileNotFoundError as error:
+        raise DamagedCacheError(f"{path} is missing ({error.strerror}); pull it again") from None
+    body, crc = content[:-CRC_BYTES], content[-CRC_BYTES:]
+    if len(body) != array.row_bytes * array.shape[0] or crc32c(body) != crc:
+        raise DamagedCacheError(f"{path}: size or crc32c is wrong; pull it again")
+    return np.frombuffer(body, dtype=DTYPES[array.dtype].newbyteorder("<")).reshape(array.shape)
+
+
+def write_strings(root: Path, path: str, values: Sequence[str], axis: str) -> list[ObjectRecord]:
+    """Write N strings as `<path>_utf8` (uint8) and `<path>_offset` (int64, N + 1)."""
+    encoded = [value.encode() for value in values]
+    offset = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(value) for value in encoded], out=offset[1:])
+    utf8 = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    return [
+        *write_column(root, f"{path}_utf8", utf8, ("byte",)),
+        *write_column(root, f"{path}_offset", offset, (f"{axis}_plus_1",)),
+    ]
+
+
+def read_strings(root: Path, path: str) -> list[str]:
+    """The strings that `write_strings` wrote; raises DamagedCacheError if the two arrays disagree."""
+    utf8 = read_column(root, f"{path}_utf8").tobytes()
+    offset = read_column(root, f"{path}_offset")
+    if len(offset) == 0 or offset[0] != 0 or offset[-1] != len(utf8) or (np.diff(offset) < 0).any():
+        raise DamagedCacheError(f"{path}_offset does not fit {path}_utf8; pull both again")
+    try:
+        return [utf8[start:end].decode() for start, end in pairwise(offset)]
+    except UnicodeDecodeError:
+        raise DamagedCacheError(f"{path}_utf8 is not UTF-8; pull it again") from None

@@ -1,0 +1,127 @@
+"""A small cache written through the store alone: no teacher, no video, every number from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from store.durable import ObjectRecord
+from store.encodings import encode_float16
+from store.inputs.samples import DatasetCard, Samples, Split, Text, Video
+from store.inputs.view import View
+from store.layout import TeacherPlan, signal_array, teacher_path, view_arrays, view_path
+from store.ledger import Commit, VideoFacts
+from store.shards import RowsArray, ShardFile
+from store.signals import SignalSpec
+from store.writer import CacheWriter
+
+FRAMES, WIDTH = 4, 8
+SIGNALS = (
+    SignalSpec("frame_embedding", {"R": 1, "M": FRAMES, "D": WIDTH}),
+    SignalSpec("vit_layers/1", {"R": 1, "M": FRAMES, "L": 3, "D": 2}),
+    SignalSpec("text_embedding", {"D": WIDTH}),
+    SignalSpec("frame_relevance", {"R": 1, "M": FRAMES}, attributes={"temperature": 0.1}),
+    SignalSpec("video_text_logits", {}, attributes={"logit_scale": 20.0}),
+)
+
+
+def synthetic_samples(videos: int = 12, captions: int = 1, name: str = "synthetic") -> Samples:
+    """`videos` videos, the last quarter in split test, the quarter before in val, the rest in train."""
+    rows = tuple(Video(f"clip_{row:03d}", Path(f"clip_{row:03d}.mp4"), (0.0, 2.0)) for row in range(videos))
+    texts = tuple(
+        Text(f"caption {number} of clip {row}", row) for row in range(videos) for number in range(captions)
+    )
+    bounds = {
+        "train": (0, videos // 2),
+        "val": (videos // 2, videos * 3 // 4),
+        "test": (videos * 3 // 4, videos),
+    }
+    splits = {
+        split: Split(np.arange(start, stop), np.arange(start * captions, stop * captions))
+        for split, (start, stop) in bounds.items()
+    }
+    return Samples(name, DatasetCard("made in a test", "CC0-1.0", "none"), rows, texts, splits)
+
+
+def synthetic_plan(
+    samples: Samples,
+    teacher: str = "synthetic",
+    shard_rows: int = 5,
+    signals: tuple[SignalSpec, ...] = SIGNALS,
+) -> TeacherPlan:
+    phases = {spec.name: spec.row_axis for spec in signals}
+    execution = {"phase_of": phases, "shard_rows": {"V": shard_rows, "T": shard_rows, "videos": shard_rows}}
+    identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}
+    return TeacherPlan(teacher, identity, View("uniform_4x8", FRAMES, 8), signals, execution, {"numpy": "2"})
+
+
+def synthetic_values(
+    samples: Samples, signals: tuple[SignalSpec, ...] = SIGNALS, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Values of every signal, float32; the frame features of a video resemble its texts."""
+    videos, texts = len(samples.videos), len(samples.texts)
+    generator = np.random.default_rng(seed)
+    shapes = {spec.name: signal_array(spec, videos, texts, 1).shape for spec in signals}
+    values = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    if {"frame_embedding", "text_embedding"} <= set(values):
+        own = np.array([text.video for text in samples.texts])
+        values["text_embedding"] += 2 * values["frame_embedding"][own].mean((1, 2))
+    return values
+
+
+def shard_commits(
+    root: Path, samples: Samples, plan: TeacherPlan, values: dict[str, np.ndarray], failed: frozenset[int]
+) -> Iterator[Commit]:
+    """Write every shard of the plan, one commit a shard."""
+    videos, texts = len(samples.videos), len(samples.texts)
+    own = [text.video for text in samples.texts]
+    shard_rows = plan.execution["shard_rows"]["V"]
+
+    def write(path: str, array: RowsArray, number: int, encoded: np.ndarray, skip: set[int]) -> ObjectRecord:
+        with ShardFile(root, path, array, number) as shard:
+            for row in range(number * shard_rows, min((number + 1) * shard_rows, array.shape[0])):
+                if row not in skip:
+                    shard.append(row, encoded[row])
+            return shard.finish()
+
+    for spec in plan.signals:
+        array = signal_array(spec, videos, texts, shard_rows)
+        encoded, error = encode_float16(values[spec.name], spec.name, np.arange(array.shape[0]))
+        relevance = spec.name == "frame_relevance"
+        skip = {t for t in range(texts) if own[t] in failed} if relevance else set(failed)
+        skip = set() if spec.row_axis == "T" and not relevance else skip
+        for number in range(array.shard_count):
+            record = write(f"{teacher_path(plan.name)}/{spec.name}", array, number, encoded, skip)
+            yield Commit(f"{plan.name}/{spec.name}/{number}", (record,), {spec.name: error})
+    for name, array in view_arrays(plan.view, videos, shard_rows).items():
+        filled = np.ones(array.shape, array.dtype)
+        if name == "frame_time_s":
+            filled[:] = np.arange(plan.view.frames)
+        for number in range(array.shard_count):
+            record = write(f"{view_path(plan.view.name)}/{name}", array, number, filled, set(failed))
+            yield Commit(f"{plan.name}/view/{name}/{number}", (record,))
+    facts = [VideoFacts(v, "broken file" if v in failed else "", 4.0, "random_access") for v in range(videos)]
+    yield Commit(f"{plan.name}/facts", (), {}, tuple(facts))
+
+
+def write_synthetic_cache(
+    root: Path,
+    samples: Samples | None = None,
+    teacher: str = "synthetic",
+    failed: frozenset[int] = frozenset(),
+    **plan,
+) -> Path:
+    """A complete cache at `root`; video rows in `failed` are listed failures."""
+    samples = samples or synthetic_samples()
+    made = synthetic_plan(samples, teacher, **plan)
+    with CacheWriter(root, samples) as writer:
+        writer.plan(made)
+        tasks = []
+        for commit in shard_commits(root, samples, made, synthetic_values(samples, made.signals), failed):
+            tasks.append(commit.task)
+            if commit.task not in writer.ledger:
+                writer.commit(commit)
+        writer.complete(made, tasks)
+    return root
