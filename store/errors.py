@@ -40,7 +40,7 @@ class LockedCacheError(CacheError, RuntimeError):
 
 
 class NonFiniteError(CacheError, ValueError):
-    """A teacher produced NaN, infinity or a value beyond the encoding's range; names the row."""
+    """A teacher or a loss gave NaN, infinity or what its encoding can not hold; names row or step."""
 
 
 class UndecodableVideoError(CacheError, ValueError):

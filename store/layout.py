@@ -14,13 +14,13 @@ from store.errors import DamagedCacheError, InputError
 from store.inputs.preprocess import THUMBNAIL_SIZE
 from store.inputs.samples import Samples
 from store.inputs.view import View
+from store.pair_scores import PairScores
 from store.shards import RowsArray
 from store.signals import SignalSpec
 
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
 PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
-DENSE, FACTORED, NO_PAIRS = "dense", "factored", "none"
 
 
 def view_path(view: str) -> str:
@@ -62,29 +62,6 @@ def signal_array(spec: SignalSpec, videos: int, texts: int, shard_rows: int) -> 
     return RowsArray(
         tuple(sizes[axis] for axis in spec.kind.axes), spec.encoding, tuple(spec.kind.axes), shard_rows
     )
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """Where the scores of video-text pairs come from (DESIGN.md section 4).
-
-    dense: the array `video_text_logits`. factored: logit_scale times the cosine of the masked mean
-    of normalised `video_signal` frames with `text_signal`. none: this teacher has no pair scores.
-    """
-
-    layout: str
-    logit_scale: float | None = None
-    video_signal: str | None = None
-    text_signal: str | None = None
-
-    @classmethod
-    def of(cls, signals: Mapping[str, SignalSpec], logit_scale: float | None) -> PairScores:
-        if "video_text_logits" in signals:
-            return cls(DENSE, logit_scale)
-        frames = next((s for s in ("temporal_frame_embedding", "frame_embedding") if s in signals), None)
-        if logit_scale is None or frames is None or "text_embedding" not in signals:
-            return cls(NO_PAIRS)
-        return cls(FACTORED, logit_scale, frames, "text_embedding")
 
 
 @dataclass(frozen=True)

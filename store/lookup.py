@@ -41,5 +41,5 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
     if name in known:
         return
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise UnknownNameError(f"unknown {kind} {name!r}; {hint}There is: {', '.join(known) or 'none'}")
+    hint = f"did you mean {nearest[0]!r}? There is" if nearest else "there is"
+    raise UnknownNameError(f"unknown {kind} {name!r}; {hint}: {', '.join(known) or 'none'}")

@@ -24,18 +24,10 @@ from store.errors import (
 from store.identity import require_same
 from store.inputs.samples import Split
 from store.inputs.view import View
-from store.layout import (
-    DENSE,
-    FACTORED,
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    PairScores,
-    TeacherPlan,
-    teacher_path,
-    view_path,
-)
+from store.layout import FORMAT_NAME, FORMAT_VERSION, TeacherPlan, teacher_path, view_path
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
+from store.pair_scores import DENSE, FACTORED, PairScores, factored_scores
 from store.shards import ShardedRows
 from store.signals import SignalSpec
 from store.tables import read_column, read_strings
@@ -257,24 +249,13 @@ class TeacherReader:
         return self.read("video_text_logits", video_rows)[:, text_rows].astype(np.float32)
 
     def _factored_scores(self, video_rows: np.ndarray, text_rows: np.ndarray) -> np.ndarray:
-        """Cosine of the pooled frames with the text, times logit_scale.
-
-        Pooling is CLIP4Clip's `modules/modeling.py: _mean_pooling_for_similarity_visual`: frames
-        normalised, mean over valid frames, normalised again. Rendition 0.
-        """
         layout = self.pair_layout
         assert layout.video_signal is not None
         assert layout.text_signal is not None
         assert layout.logit_scale is not None
-        frames_BMD = _normalised(self.read(layout.video_signal, video_rows)[:, 0].astype(np.float32))
-        valid_BM1 = self.frame_valid[video_rows, 0, :, None]
-        videos_BD = _normalised(np.where(valid_BM1, frames_BMD, 0).sum(1) / valid_BM1.sum(1))
-        texts_BD = _normalised(self.read(layout.text_signal, text_rows).astype(np.float32))
-        return layout.logit_scale * (videos_BD @ texts_BD.T)
-
-
-def _normalised(values: np.ndarray) -> np.ndarray:
-    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+        frames_VMD = self.read(layout.video_signal, video_rows)[:, 0]
+        texts_TD = self.read(layout.text_signal, text_rows)
+        return factored_scores(frames_VMD, self.frame_valid[video_rows, 0], texts_TD, layout.logit_scale)
 
 
 def _read_whole(rows: ShardedRows, absent: float) -> np.ndarray:

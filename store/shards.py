@@ -149,8 +149,8 @@ class ShardFile:
             or not 0 <= place < len(self._index)
         ):
             raise ValueError(
-                f"{self._array_path}: row {row} of {values.dtype}{list(values.shape)} does not "
-                f"belong in the shard of rows {self._first_row} on, of {self._dtype}{list(self._array.shape[1:])}"
+                f"{self._array_path}: row {row} of {values.dtype}{list(values.shape)} does not belong in the "
+                f"shard of rows {self._first_row} on, of {self._dtype}{list(self._array.shape[1:])}"
             )
         content = np.ascontiguousarray(values, dtype=self._dtype).tobytes()
         chunk = content + crc32c(content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from store.durable import ObjectRecord, canonical_json, read_json, record_file, write_file
 from store.errors import DamagedCacheError
+from store.inputs.samples import TEXT_KINDS, Samples
+from store.ledger import VideoFacts
 from store.shards import CRC_BYTES, DTYPES, RowsArray, crc32c
 
 
@@ -61,3 +63,30 @@ def read_strings(root: Path, path: str) -> list[str]:
         return [utf8[start:end].decode() for start, end in pairwise(offset)]
     except UnicodeDecodeError:
         raise DamagedCacheError(f"{path}_utf8 is not UTF-8; pull it again") from None
+
+
+def write_samples(root: Path, samples: Samples) -> Iterator[ObjectRecord]:
+    """Write videos/, texts/ and splits/ of a dataset."""
+    unknown = (np.nan, np.nan)
+    moments = np.array([video.moment_s or unknown for video in samples.videos], dtype=np.float32)
+    kinds = np.array([TEXT_KINDS.index(text.kind) for text in samples.texts], dtype=np.uint8)
+    own_videos = np.array([text.video for text in samples.texts], dtype=np.int64)
+    yield from write_strings(root, "videos/id", [video.id for video in samples.videos], "V")
+    yield from write_column(root, "videos/moment_s", moments.reshape(-1, 2), ("V", "start_end"))
+    yield from write_strings(root, "texts/text", [text.text for text in samples.texts], "T")
+    yield from write_column(root, "texts/video", own_videos, ("T",))
+    yield from write_column(root, "texts/kind", kinds, ("T",))
+    for name, split in samples.splits.items():
+        yield from write_column(root, f"splits/{name}/video", split.video.astype(np.int64), ("V_of_split",))
+        yield from write_column(root, f"splits/{name}/text", split.text.astype(np.int64), ("T_of_split",))
+
+
+def write_video_facts(root: Path, path: str, facts: Sequence[VideoFacts]) -> Iterator[ObjectRecord]:
+    """Write what decoding told of every video, row by row, into the view at `path`."""
+    duration_s = [np.nan if video.duration_s is None else video.duration_s for video in facts]
+    skipped = np.array([video.skipped_packets for video in facts], dtype=np.int64)
+    yield from write_column(root, f"{path}/failed", np.array([bool(v.failure) for v in facts]), ("V",))
+    yield from write_strings(root, f"{path}/failure", [video.failure for video in facts], "V")
+    yield from write_strings(root, f"{path}/decoding_route", [video.route for video in facts], "V")
+    yield from write_column(root, f"{path}/duration_s", np.array(duration_s, np.float64), ("V",))
+    yield from write_column(root, f"{path}/skipped_packets", skipped, ("V",))

@@ -11,13 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from store.durable import ObjectRecord, canonical_json, read_json, record_file, write_file
 from store.encodings import ErrorSum
 from store.errors import IncompleteCacheError, InputError
 from store.identity import require_same
-from store.inputs.samples import TEXT_KINDS, Samples
+from store.inputs.samples import Samples
 from store.layout import (
     COMPLETE,
     DUMPING,
@@ -33,11 +31,11 @@ from store.layout import (
     view_arrays,
     view_path,
 )
-from store.ledger import Commit, Ledger, VideoFacts
+from store.ledger import Commit, Ledger
 from store.lock import WriterLock
 from store.manifest import MANIFEST, Manifest
 from store.shards import RowsArray
-from store.tables import write_column, write_strings
+from store.tables import write_samples, write_video_facts
 
 TABLES_TASK = "tables"
 
@@ -116,31 +114,10 @@ class CacheWriter:
         write_file(self.root / "zarr.json", canonical_json(group_json(root)))
 
     def _write_tables(self) -> Iterable[ObjectRecord]:
-        samples, root = self.samples, self.root
-        unknown = (np.nan, np.nan)
-        moments = np.array([video.moment_s or unknown for video in samples.videos], dtype=np.float32)
-        kinds = np.array([TEXT_KINDS.index(text.kind) for text in samples.texts], dtype=np.uint8)
-        for group in (
-            "videos",
-            "texts",
-            "splits",
-            "views",
-            "teachers",
-            *(f"splits/{s}" for s in samples.splits),
-        ):
+        splits = [f"splits/{name}" for name in self.samples.splits]
+        for group in ("videos", "texts", "splits", *splits, "views", "teachers"):
             yield self._write_group(group, {})
-        yield from write_strings(root, "videos/id", [video.id for video in samples.videos], "V")
-        yield from write_column(root, "videos/moment_s", moments.reshape(-1, 2), ("V", "start_end"))
-        yield from write_strings(root, "texts/text", [text.text for text in samples.texts], "T")
-        yield from write_column(
-            root, "texts/video", np.array([t.video for t in samples.texts], np.int64), ("T",)
-        )
-        yield from write_column(root, "texts/kind", kinds, ("T",))
-        for name, split in samples.splits.items():
-            yield from write_column(
-                root, f"splits/{name}/video", split.video.astype(np.int64), ("V_of_split",)
-            )
-            yield from write_column(root, f"splits/{name}/text", split.text.astype(np.int64), ("T_of_split",))
+        yield from write_samples(self.root, self.samples)
 
     def _write_group(self, path: str, attributes: dict[str, Any]) -> ObjectRecord:
         file = self.root / path / "zarr.json"
@@ -266,7 +243,7 @@ class CacheWriter:
         records += [
             self._write_array(f"{path}/{name}", array) for name, array in self.view_rows(plan).items()
         ]
-        records += self._write_video_facts(path, ordered)
+        records += write_video_facts(self.root, path, ordered)
         attributes = {
             "view": plan.view.to_dict(),
             "state": COMPLETE,
@@ -275,17 +252,6 @@ class CacheWriter:
         }
         records.append(self._write_group(path, attributes))
         return self._write_manifest(path, records)
-
-    def _write_video_facts(self, path: str, facts: list[VideoFacts]) -> Iterable[ObjectRecord]:
-        duration = [np.nan if video.duration_s is None else video.duration_s for video in facts]
-        skipped = np.array([video.skipped_packets for video in facts], np.int64)
-        yield from write_column(
-            self.root, f"{path}/failed", np.array([bool(v.failure) for v in facts]), ("V",)
-        )
-        yield from write_strings(self.root, f"{path}/failure", [video.failure for video in facts], "V")
-        yield from write_strings(self.root, f"{path}/decoding_route", [video.route for video in facts], "V")
-        yield from write_column(self.root, f"{path}/duration_s", np.array(duration, np.float64), ("V",))
-        yield from write_column(self.root, f"{path}/skipped_packets", skipped, ("V",))
 
     def _complete_teacher(self, plan: TeacherPlan, commits: list[Commit]) -> str:
         path = teacher_path(plan.name)

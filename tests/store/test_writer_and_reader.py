@@ -19,9 +19,9 @@ from store.errors import (
     UnknownNameError,
 )
 from store.inputs.samples import Text
-from store.layout import FACTORED
 from store.ledger import Commit
 from store.lock import WriterLock
+from store.pair_scores import FACTORED
 from store.reader import TeacherReader, open_cache
 from store.writer import CacheWriter
 from tests.synthetic_cache import (
