@@ -1,0 +1,144 @@
+"""python -m teacher_dump dump | fit: stage 1, from video files to a cache of teacher signals."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.cli import add_debug, run_cli
+from store.errors import CacheError, InputError
+from store.inputs.datasets import load_dataset, prepare_dataset
+from store.lookup import check_name, load_plugin, plugin_names
+from teacher_dump import teachers
+
+if TYPE_CHECKING:
+    from store.reader import Cache
+    from teacher_dump.teachers.base import Teacher
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m teacher_dump", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    dump = commands.add_parser(
+        "dump", help="write a teacher's signals into a cache", formatter_class=defaults
+    )
+    dump.set_defaults(run=run_dump)
+    dump.add_argument("--dataset", default="demo", help="which dataset: demo, table, msrvtt, ...")
+    dump.add_argument("--data", type=Path, help="its folder or file (default: data/<dataset>)")
+    dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
+    add_teacher_options(dump)
+    dump.add_argument("--batch-videos", type=int, default=32, help="videos in one forward")
+    dump.add_argument("--batch-texts", type=int, default=256, help="texts in one forward")
+    dump.add_argument("--threads", type=int, help="threads of torch (default: one a core)")
+    dump.add_argument("--shard-rows", type=int, help="rows in one shard (default: what makes 256 MB)")
+    dump.add_argument("--decoders", type=int, default=2, help="processes that decode videos ahead")
+    dump.add_argument(
+        "--time-limit", type=float, default=60.0, help="seconds that decoding one video may take"
+    )
+    dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
+                      help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
+    add_debug(dump)
+    fit = commands.add_parser(
+        "fit", help="train the small X-CLIP teacher of the demo", formatter_class=defaults
+    )
+    fit.set_defaults(run=run_fit)
+    fit.add_argument("--out", type=Path, default=Path("teacher_dump/weights/demo_xclip.safetensors"),
+                     help="where the weights go")  # fmt: skip
+    fit.add_argument("--data", type=Path, default=Path("data/demo-fit"), help="where its clips are rendered")
+    fit.add_argument(
+        "--seed", type=int, default=0, help="of the initial weights and the order of the batches"
+    )
+    add_debug(fit)
+    return parser
+
+
+def add_teacher_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher", default="demo", help="demo, xclip, clip, ...")
+    parser.add_argument("--checkpoint", type=Path, help="file with the teacher's weights")
+    parser.add_argument("--architecture", help="for teacher clip: a name of open_clip, e.g. ViT-B-32")
+    parser.add_argument(
+        "--pretrained", help="for teacher clip: a tag of open_clip or a file; none = random weights"
+    )
+    parser.add_argument(
+        "--layers", help="ViT blocks to store, from 0, separated by commas (default: the teacher's own)"
+    )
+    parser.add_argument("--frames", type=int, help="frames of a video (default: the teacher's own)")
+
+
+def run_dump(arguments: argparse.Namespace) -> int:
+    data = arguments.data or Path("data") / arguments.dataset
+    cache_path = arguments.cache or Path("caches") / f"{arguments.dataset}.zarr"
+    check_name("teacher", arguments.teacher, plugin_names(teachers))
+    prepared = prepare_dataset(arguments.dataset, data)
+    samples = load_dataset(arguments.dataset, data)
+    teacher = load_teacher(arguments)
+
+    from teacher_dump.dump import DumpSettings, dump
+
+    settings = DumpSettings(
+        arguments.batch_videos,
+        arguments.batch_texts,
+        arguments.threads,
+        arguments.shard_rows,
+        arguments.decoders,
+        arguments.time_limit,
+    )
+    cache = dump(cache_path, samples, teacher, settings, prepared)
+    return summarise(cache, teacher.name, arguments.max_failures)
+
+
+def load_teacher(arguments: argparse.Namespace) -> Teacher:
+    from teacher_dump.teachers.base import TeacherOptions
+
+    options = TeacherOptions(
+        checkpoint=arguments.checkpoint,
+        architecture=arguments.architecture,
+        pretrained=arguments.pretrained,
+        layers=parse_layers(arguments.layers),
+        frames=arguments.frames,
+    )
+    teacher: Teacher = load_plugin(teachers, "teacher", arguments.teacher).load(options)
+    return teacher
+
+
+def parse_layers(words: str | None) -> tuple[int, ...] | None:
+    """ "2,5" -> (2, 5); raises InputError for anything but numbers from 0."""
+    if words is None:
+        return None
+    try:
+        layers = tuple(int(word) for word in words.split(","))
+    except ValueError:
+        raise InputError(f"--layers wants numbers separated by commas, e.g. 2,5, not {words!r}") from None
+    if min(layers) < 0 or len(set(layers)) != len(layers):
+        raise InputError(f"--layers wants different numbers from 0, not {words!r}")
+    return layers
+
+
+def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
+    """Print what is in the cache and which videos failed; the exit status."""
+    from store.info import describe
+
+    print(describe(cache.path))
+    failures = cache.teacher(teacher).failures
+    videos = len(cache.video_ids)
+    if failures:
+        print(f"\n{len(failures)} of {videos} videos failed and are left out:")
+        for row, reason in failures.items():
+            print(f"  {cache.video_ids[row]}: {reason}")
+    if len(failures) == videos:
+        raise CacheError("not one video could be decoded; nothing can be trained from this cache")
+    return 1 if max_failures is not None and len(failures) > max_failures else 0
+
+
+def run_fit(arguments: argparse.Namespace) -> int:
+    from teacher_dump.fit import fit_demo
+
+    print(fit_demo(arguments.data, arguments.out, arguments.seed))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(build_parser()))

@@ -1,0 +1,167 @@
+"""One shard task: read inputs, run the teacher, write one shard of each signal, return digests.
+
+A task is a function of the inputs and the plan alone, so it may run in any process, and running it
+again gives the same bytes (same device type and thread count).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from store.inputs.decode_pool import DecodeFailure, DecodePool
+from store.inputs.frames import DecodedVideo
+from store.inputs.samples import Samples
+from store.layout import TeacherPlan, signal_array, teacher_path, view_arrays, view_path
+from store.ledger import Commit, VideoFacts
+from teacher_dump.plan import ShardTask
+from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
+from teacher_dump.teachers.base import Teacher
+
+Progress = Callable[[int], None]
+
+
+class ShardDumper:
+    """What a worker holds while it runs tasks of one dump.
+
+    view_is_complete: the view was stored by an earlier teacher, so its frames are compared with this
+    dump's instead of written.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        plan: TeacherPlan,
+        samples: Samples,
+        teacher: Teacher,
+        pool: DecodePool,
+        view_is_complete: bool,
+    ) -> None:
+        self.root = root
+        self.plan = plan
+        self.samples = samples
+        self.teacher = teacher
+        self.pool = pool
+        self.view_is_complete = view_is_complete
+
+    def run(self, task: ShardTask, progress: Progress) -> Commit:
+        """Write the task's shards; `progress(n)` is called with the number of rows done."""
+        phases = {
+            "videos": self._dump_videos,
+            "texts": self._dump_texts,
+            "relevance": self._dump_relevance,
+            "pairs": self._dump_pairs,
+        }
+        with torch.inference_mode():
+            return phases[task.phase](task, progress)
+
+    def _signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
+        names = [name for name, phase in self.plan.execution["phase_of"].items() if phase == task.phase]
+        specs = {spec.name: spec for spec in self.plan.signals}
+        videos, texts = len(self.samples.videos), len(self.samples.texts)
+        rows = self.plan.execution["shard_rows"][task.phase]
+        arrays = {name: signal_array(specs[name], videos, texts, rows) for name in names}
+        return SignalFiles(open_shards(stack, self.root, teacher_path(self.plan.name), arrays, task.number))
+
+    def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
+        rows = range(task.start, task.stop)
+        decoded = self.pool.decode([self.samples.videos[row].path for row in rows])
+        facts: list[VideoFacts] = []
+        with ExitStack() as stack:
+            signals = self._signal_files(stack, task)
+            view = self._view_files(stack, task)
+            for batch in self._decoded_batches(rows, decoded, facts, progress):
+                for row, video in batch:
+                    view.take(row, video)
+                signals.append([row for row, _ in batch], self._encode_videos([video for _, video in batch]))
+            objects = [*view.finish(), *signals.finish()]
+        return Commit(task.name, tuple(objects), signals.errors, tuple(facts))
+
+    def _view_files(self, stack: ExitStack, task: ShardTask) -> ViewFiles | StoredView:
+        path = view_path(self.plan.view.name)
+        if self.view_is_complete:
+            return StoredView(self.root, path)
+        rows = self.plan.execution["shard_rows"]["videos"]
+        arrays = view_arrays(self.plan.view, len(self.samples.videos), rows)
+        return ViewFiles(open_shards(stack, self.root, path, arrays, task.number))
+
+    def _decoded_batches(
+        self,
+        rows: Sequence[int],
+        decoded: Iterator[DecodedVideo | DecodeFailure],
+        facts: list[VideoFacts],
+        progress: Progress,
+    ) -> Iterator[list[tuple[int, DecodedVideo]]]:
+        """Batches of (row, video) that decoded; every row leaves its VideoFacts in `facts`."""
+        batch: list[tuple[int, DecodedVideo]] = []
+        for row, video in zip(rows, decoded, strict=True):
+            if isinstance(video, DecodeFailure):
+                facts.append(VideoFacts(row, video.reason))
+            else:
+                facts.append(VideoFacts(row, "", video.duration_s, video.route, video.skipped_packets))
+                batch.append((row, video))
+            progress(1)
+            if len(batch) == self.plan.execution["batch_videos"]:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _encode_videos(self, videos: Sequence[DecodedVideo]) -> dict[str, np.ndarray]:
+        """Signals [B, R, M, ...] of a batch: renditions are videos of their own to a teacher."""
+        frames_BRMYXC = np.stack([video.frames for video in videos])
+        valid_BRM = np.stack([video.frame_valid for video in videos])
+        batch, renditions = valid_BRM.shape[:2]
+        encoded = self.teacher.encode_videos(
+            torch.from_numpy(frames_BRMYXC).flatten(0, 1), torch.from_numpy(valid_BRM).flatten(0, 1)
+        )
+        return {
+            name: values.unflatten(0, (batch, renditions)).float().cpu().numpy()
+            for name, values in encoded.items()
+        }
+
+    def _dump_texts(self, task: ShardTask, progress: Progress) -> Commit:
+        with ExitStack() as stack:
+            signals = self._signal_files(stack, task)
+            for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
+                encoded = self.teacher.encode_texts([self.samples.texts[row].text for row in rows])
+                signals.append(rows, {name: values.float().cpu().numpy() for name, values in encoded.items()})
+                progress(len(rows))
+            return Commit(task.name, tuple(signals.finish()), signals.errors)
+
+    def _dump_relevance(self, task: ShardTask, progress: Progress) -> Commit:
+        text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
+        with ExitStack() as stack:
+            signals = self._signal_files(stack, task)
+            stored = StoredFeatures(self.root, self.plan)
+            for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
+                matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
+                if len(matched):
+                    videos, texts = stored.videos(text_video[matched]), stored.texts(matched)
+                    relevance_BM = self.teacher.relevance(videos, texts)
+                    signals.append(matched, {"frame_relevance": relevance_BM[:, None].float().cpu().numpy()})
+                progress(len(rows))
+            return Commit(task.name, tuple(signals.finish()), signals.errors)
+
+    def _dump_pairs(self, task: ShardTask, progress: Progress) -> Commit:
+        """All texts are read once a task, block by block; memory is two copies of the shard's logits."""
+        with ExitStack() as stack:
+            signals = self._signal_files(stack, task)
+            stored = StoredFeatures(self.root, self.plan)
+            rows = np.arange(task.start, task.stop)
+            rows = rows[stored.usable[rows]]
+            logits_VT = np.empty((len(rows), len(self.samples.texts)), dtype=np.float32)
+            for text_rows in blocks(np.arange(logits_VT.shape[1]), self.plan.execution["batch_texts"]):
+                texts = stored.texts(text_rows)
+                for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
+                    scores = self.teacher.score_pairs(stored.videos(rows[places]), texts)
+                    logits_VT[places[0] : places[-1] + 1, text_rows[0] : text_rows[-1] + 1] = (
+                        scores.float().cpu()
+                    )
+                progress(len(text_rows))
+            signals.append(rows, {"video_text_logits": logits_VT})
+            return Commit(task.name, tuple(signals.finish()), signals.errors)

@@ -1,0 +1,147 @@
+"""The open shard files of one task, and the stored features that a later phase starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from store.durable import ObjectRecord
+from store.encodings import ErrorSum, encode_float16
+from store.errors import IdentityError
+from store.inputs.frames import DecodedVideo
+from store.layout import TeacherPlan, teacher_path, view_path
+from store.shards import RowsArray, ShardedRows, ShardFile
+
+TIME_TOLERANCE_S = 1e-3
+THUMBNAIL_TOLERANCE = 2.0
+
+
+def open_shards(
+    stack: ExitStack, root: Path, path: str, arrays: Mapping[str, RowsArray], number: int
+) -> dict[str, ShardFile]:
+    """Shard `number` of each of `arrays` below `root`/`path`, open for writing as long as `stack`."""
+    return {
+        name: stack.enter_context(ShardFile(root, f"{path}/{name}", array, number))
+        for name, array in arrays.items()
+    }
+
+
+class SignalFiles:
+    """One shard file for each signal of a phase; values are encoded as they come."""
+
+    def __init__(self, files: dict[str, ShardFile]) -> None:
+        self._files = files
+        self.errors = dict.fromkeys(files, ErrorSum())
+
+    def append(self, rows: Sequence[int] | np.ndarray, signals: Mapping[str, np.ndarray]) -> None:
+        """Encode and write `signals` [B, ...] of `rows` [B]; every signal of the phase must be there."""
+        for name, file in self._files.items():
+            encoded, error = encode_float16(signals[name], name, np.asarray(rows))
+            self.errors[name] += error
+            for row, values in zip(rows, encoded, strict=True):
+                file.append(int(row), values)
+
+    def finish(self) -> list[ObjectRecord]:
+        return [file.finish() for file in self._files.values()]
+
+
+class ViewFiles:
+    """One shard file for each array of a view that this dump resolves."""
+
+    def __init__(self, files: dict[str, ShardFile]) -> None:
+        self._files = files
+
+    def take(self, row: int, video: DecodedVideo) -> None:
+        """Write which frames `video` gave."""
+        for name, values in view_values(video).items():
+            self._files[name].append(row, values)
+
+    def finish(self) -> list[ObjectRecord]:
+        return [file.finish() for file in self._files.values()]
+
+
+class StoredView:
+    """A view that an earlier teacher resolved: this dump must see the same frames."""
+
+    def __init__(self, root: Path, path: str) -> None:
+        self._path = path
+        self._times = ShardedRows(root, f"{path}/frame_time_s")
+        self._thumbnails = ShardedRows(root, f"{path}/frame_thumbnail")
+
+    def take(self, row: int, video: DecodedVideo) -> None:
+        """Raise IdentityError if `video` decoded to other times or other pictures than were stored."""
+        where = f"{self._path}, video row {row}"
+        way_out = (
+            "the video file changed since the first teacher saw it; restore it, or dump into another CACHE"
+        )
+        if not self._times.present[row]:
+            raise IdentityError(f"{where} failed in the first dump and decodes now; {way_out}")
+        found = view_values(video)
+        times, stored_times = found["frame_time_s"], self._times.read(np.array([row]))[0]
+        if not np.allclose(times, stored_times, atol=TIME_TOLERANCE_S, equal_nan=True):
+            raise IdentityError(
+                f"{where}: frame times {times.tolist()}, stored {stored_times.tolist()}; {way_out}"
+            )
+        stored = self._thumbnails.read(np.array([row]))[0].astype(np.float32)
+        difference = float(np.abs(found["frame_thumbnail"] - stored).mean())
+        if difference > THUMBNAIL_TOLERANCE:
+            raise IdentityError(f"{where}: pictures differ by {difference:.1f} of 255 on average; {way_out}")
+
+    def finish(self) -> list[ObjectRecord]:
+        return []
+
+
+def view_values(video: DecodedVideo) -> dict[str, np.ndarray]:
+    """One row of every array of `store.layout.view_arrays`."""
+    return {
+        "frame_time_s": video.frame_time_s,
+        "frame_valid": video.frame_valid,
+        "crop_box": video.crop_box,
+        "flip": video.flip,
+        "frame_thumbnail": video.thumbnail,
+    }
+
+
+class StoredFeatures:
+    """Signals that earlier phases committed, decoded to float32 for `score_pairs` and `relevance`.
+
+    Reads rendition 0: pair scores belong to a video, not to one of its crops. `vit_layers` are left
+    out, no teacher scores pairs from them.
+    """
+
+    def __init__(self, root: Path, plan: TeacherPlan) -> None:
+        phases = plan.execution["phase_of"]
+        self._rows = {
+            phase: {
+                name: ShardedRows(root, f"{teacher_path(plan.name)}/{name}")
+                for name, its_phase in phases.items()
+                if its_phase == phase and not name.startswith("vit_layers/")
+            }
+            for phase in ("videos", "texts")
+        }
+        self._valid = ShardedRows(root, f"{view_path(plan.view.name)}/frame_valid")
+        self.usable = self._valid.present
+
+    def videos(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Signals [B, M, ...] of video rows, and "frame_valid" [B, M]."""
+        signals = {name: _float32(stored.read(rows)[:, 0]) for name, stored in self._rows["videos"].items()}
+        return {**signals, "frame_valid": torch.from_numpy(self._valid.read(rows)[:, 0])}
+
+    def texts(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Signals [B, ...] of text rows."""
+        return {name: _float32(stored.read(rows)) for name, stored in self._rows["texts"].items()}
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`rows` in consecutive pieces of at most `size`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
