@@ -15,7 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
     info = commands.add_parser(
         "info", help="what is inside a cache: signals, shapes, bytes, errors, identity"
     )
-    info.set_defaults(run=run_info)
+    info.set_defaults(execute=run_info)
     info.add_argument("cache", type=Path, help="folder of the cache")
     add_debug(info)
     return parser

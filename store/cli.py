@@ -17,14 +17,14 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """Parse `argv` and call its `run(arguments) -> exit status`.
+    """Parse `argv` and call its `execute(arguments) -> exit status`.
 
     A CacheError or an error of the file system becomes one line on stderr and exit status 2, Ctrl-C
     130; anything else is a bug and keeps its stack trace.
     """
     arguments = parser.parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        return int(arguments.execute(arguments))
     except KeyboardInterrupt:
         print("\ninterrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     dump = commands.add_parser(
         "dump", help="write a teacher's signals into a cache", formatter_class=defaults
     )
-    dump.set_defaults(run=run_dump)
+    dump.set_defaults(execute=run_dump)
     dump.add_argument("--dataset", default="demo", help="which dataset: demo, table, msrvtt, ...")
     dump.add_argument("--data", type=Path, help="its folder or file (default: data/<dataset>)")
     dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
@@ -44,13 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
     fit = commands.add_parser(
         "fit", help="train the small X-CLIP teacher of the demo", formatter_class=defaults
     )
-    fit.set_defaults(run=run_fit)
+    fit.set_defaults(execute=run_fit)
     fit.add_argument("--out", type=Path, default=Path("teacher_dump/weights/demo_xclip.safetensors"),
                      help="where the weights go")  # fmt: skip
     fit.add_argument("--data", type=Path, default=Path("data/demo-fit"), help="where its clips are rendered")
     fit.add_argument(
         "--seed", type=int, default=0, help="of the initial weights and the order of the batches"
     )
+    fit.add_argument("--threads", type=int, default=2, help="threads of torch; they change the last bits")
     add_debug(fit)
     return parser
 
@@ -134,9 +135,12 @@ def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
-    from teacher_dump.fit import fit_demo
+    from teacher_dump.fit import FitSettings, fit_demo
 
-    print(fit_demo(arguments.data, arguments.out, arguments.seed))
+    told = fit_demo(
+        arguments.data, arguments.out, FitSettings(seed=arguments.seed, threads=arguments.threads)
+    )
+    print(f"{arguments.out}: {told}")
     return 0
 
 

@@ -1,0 +1,104 @@
+"""Rendering the demo: scenes become H.264 files and a table of captions. Nothing is rendered twice."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from store.durable import PARTIAL_SUFFIX, canonical_json, read_json, write_file
+from store.errors import InputError
+from store.inputs.scene_drawing import CLIP_PIXELS, draw_shot
+from store.inputs.scenes import FRAMES_PER_SECOND, Scene, caption, shots, split_scenes
+
+TABLE = "clips.csv"
+SETTINGS = "render.json"
+WORLD_VERSION = 1
+"""Raised by hand when the same seed gives other clips or captions."""
+
+Row = tuple[str, str, str, float, float]
+
+
+def render(out: Path, split_sizes: Mapping[str, int], seed: int = 0, workers: int = 2) -> float:
+    """Render the clips of `split_sizes` {split: count} into `out`; returns the seconds that it took in all.
+
+    Writes clips/<split>_<n>.mp4 and, last, clips.csv (video, text, split, start_s, end_s: the moment that
+    shows what the caption says). Clips that an interrupted rendering left are kept. Raises InputError if
+    `out` was rendered with other settings.
+    """
+    began = time.monotonic()
+    wanted = {"splits": dict(split_sizes), "seed": seed, "world": WORLD_VERSION}
+    earlier_s = _earlier_seconds(out, wanted)
+    if (out / TABLE).exists():
+        return earlier_s
+    (out / "clips").mkdir(parents=True, exist_ok=True)
+    write_file(out / SETTINGS, canonical_json({**wanted, "seconds": earlier_s}))
+    tasks = [
+        (out, split, place, int(number), seed)
+        for split, count in split_sizes.items()
+        for place, number in enumerate(split_scenes(split, count))
+    ]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        results = pool.map(render_clip, tasks, chunksize=16)
+        rows = list(tqdm(results, total=len(tasks), desc="render clips", unit="clip", disable=None))
+    seconds = earlier_s + time.monotonic() - began
+    write_file(out / SETTINGS, canonical_json({**wanted, "seconds": seconds}))
+    _write_table(out / TABLE, rows)
+    return seconds
+
+
+def _earlier_seconds(out: Path, wanted: Mapping[str, Any]) -> float:
+    """Seconds of an earlier, perhaps interrupted, rendering with the same settings."""
+    if not (out / SETTINGS).exists():
+        return 0.0
+    found = read_json(out / SETTINGS)
+    if {key: found.get(key) for key in wanted} != wanted:
+        raise InputError(f"{out} holds clips rendered with other settings; remove it, or name another DATA")
+    return float(found["seconds"])
+
+
+def render_clip(task: tuple[Path, str, int, int, int]) -> Row:
+    """Render clip `place` of a split, which shows scene `number`; its row of the table."""
+    out, split, place, number, seed = task
+    name = f"clips/{split}_{place:05d}.mp4"
+    generator = np.random.Generator(np.random.PCG64([seed, number]))
+    scene = Scene.number(number)
+    text = caption(scene, generator)
+    planned = shots(scene, generator)
+    moment = next(shot for shot in planned if shot.described)
+    if not (out / name).exists():
+        frames = np.concatenate([draw_shot(shot, generator) for shot in planned])
+        encode(out / name, frames)
+    return name, text, split, moment.start / FRAMES_PER_SECOND, moment.stop / FRAMES_PER_SECOND
+
+
+def encode(path: Path, frames_MYXC: np.ndarray) -> None:
+    """Write uint8 RGB frames as an H.264 MP4, aside first."""
+    import av
+
+    aside = path.with_name(path.name + PARTIAL_SUFFIX)
+    with av.open(str(aside), "w", format="mp4") as container:
+        options = {"crf": "16", "preset": "veryfast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=options)
+        stream.width = stream.height = CLIP_PIXELS
+        stream.pix_fmt = "yuv420p"
+        for picture in frames_MYXC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    aside.replace(path)
+
+
+def _write_table(path: Path, rows: list[Row]) -> None:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["video", "text", "split", "start_s", "end_s"])
+    writer.writerows(rows)
+    write_file(path, table.getvalue().encode())

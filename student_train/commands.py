@@ -1,0 +1,141 @@
+"""What the commands of `python -m student_train` do; each returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from store.errors import InputError
+from store.identity import differences, require_same
+from store.lookup import check_name, load_plugin, look_up
+from store.reader import Cache, open_cache
+from student_train import students
+from student_train.checkpoint import readable_json
+from student_train.config import ARMS, TEST_SPLIT, Recipe
+from student_train.experiment import Experiment
+from student_train.report import markdown
+from student_train.results import Request, assemble, is_current, measure
+from student_train.run_folder import Choice, RunFolder, identity_of
+
+SAME_NUMBERS, OTHER_NUMBERS = 0, 1
+WEIGHT_TOLERANCE = 1e-4
+MEASURED_NOT_COMPARED = ("example",)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train what is not yet trained, write results.json, results.md and results.png, print the table."""
+    arms = chosen_arms(options.arms)
+    choice_of_recipe = chosen_recipe(options)
+    cache = open_cache(options.cache)
+    choice = Choice(chosen_teacher(cache, getattr(options, "teacher", None)), *choice_of_recipe)
+    cache.split(TEST_SPLIT)
+    torch.set_num_threads(options.threads)
+    run = RunFolder(options.out)
+    experiment = Experiment(cache, run, choice)
+    experiment.check(arms)
+    run.pin(cache, choice)
+    request = Request(arms, tuple(options.seeds), choice.recipe.learning_rates)
+    current = is_current(run, request)
+    if not current:
+        selection = experiment.select_and_train(arms, request.seeds)
+        began = time.perf_counter()
+        measured = measure(experiment, request, selection.learning_rate)
+        results = assemble(experiment, request, selection, measured, time.perf_counter() - began)
+        run.write("results.json", readable_json(results))
+    if not (current and run.is_published()):
+        publish(run)
+    print(markdown(run.results()), end="")
+    print(f"\nWritten to {run.path}: results.json, results.md, results.png")
+    return SAME_NUMBERS
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Compute the run's numbers again from its saved students and the cache, and print them.
+
+    Counts and ranks have to be equal; frame weights to 1e-4, since they are sums of floats.
+    """
+    run = RunFolder(options.run)
+    config, results = run.config(), run.results()
+    cache = open_cache(getattr(options, "cache", None) or options.run / config["cache"])
+    identity = config["identity"]
+    torch.set_num_threads(identity["torch_threads"])
+    module = load_plugin(students, "student", identity["student"])
+    recipe = Recipe.from_dict(identity["settings"], module.Config, (results["learning_rate"],))
+    choice = Choice(identity["teacher"], identity["student"], identity["recipe"], recipe)
+    way_out = "name the cache that it was trained from with --cache"
+    require_same(identity, identity_of(cache, choice), f"the run in {run.path}", way_out)
+    request = Request.from_dict(results["request"])
+    measured = measure(Experiment(cache, run, choice), request, results["learning_rate"])
+    print(markdown({**results, **measured}), end="")
+    other = list(other_numbers(results, measured))
+    for field, was, now in other:
+        print(f"differs: {field} was {was}, is {now}")
+    if not other:
+        print(f"\nThe same numbers as in {run.path / 'results.json'}")
+    return OTHER_NUMBERS if other else SAME_NUMBERS
+
+
+def report(options: argparse.Namespace) -> int:
+    """Print the table and write it and the picture anew."""
+    run = RunFolder(options.run)
+    publish(run)
+    print(markdown(run.results()), end="")
+    print(f"\nWritten to {run.path}: results.md, results.png")
+    return SAME_NUMBERS
+
+
+def publish(run: RunFolder) -> None:
+    """Write results.md and results.png; only here is matplotlib imported, which takes a second."""
+    from student_train.figure import draw
+
+    results = run.results()
+    run.write("results.md", markdown(results).encode())
+    run.write("results.png", draw(results))
+
+
+def other_numbers(results: dict[str, Any], measured: dict[str, Any]) -> Sequence[tuple[str, Any, Any]]:
+    """(field, stored, measured) of every number that is not repeated."""
+    keys = [key for key in measured if key not in MEASURED_NOT_COMPARED]
+    stored, found = ({key: numbers.get(key) for key in keys} for numbers in (results, measured))
+    return [
+        (field, was, now)
+        for field, was, now in differences(stored, found)
+        if not (field.startswith("frame_weights.") and nearly_equal(was, now))
+    ]
+
+
+def nearly_equal(first: Any, second: Any) -> bool:
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(nearly_equal, first, second))
+    return isinstance(first, float) and isinstance(second, float) and abs(first - second) <= WEIGHT_TOLERANCE
+
+
+def chosen_arms(text: str) -> tuple[str, ...]:
+    """Arms of a list like "untaught,taught", in the order of ARMS."""
+    asked = text.split(",")
+    for arm in asked:
+        check_name("arm", arm, ARMS)
+    return tuple(arm for arm in ARMS if arm in asked)
+
+
+def chosen_recipe(options: argparse.Namespace) -> tuple[str, str, Recipe]:
+    """Names of student and recipe, and the recipe with what the command line overrides."""
+    module = load_plugin(students, "student", options.student)
+    recipe: Recipe = look_up(f"{options.student} recipe", options.recipe, module.RECIPES)
+    given = {name: getattr(options, name, None) for name in ("epochs", "batch_size", "learning_rates")}
+    return options.student, options.recipe, recipe.overridden(**given)
+
+
+def chosen_teacher(cache: Cache, name: str | None) -> str:
+    """`name`, or the only teacher of the cache; raises InputError if there are several to choose from."""
+    if name is not None:
+        return name
+    if len(cache.teacher_names) != 1:
+        raise InputError(
+            f"{cache.path} has {', '.join(cache.teacher_names)} as teachers; name one by --teacher"
+        )
+    return cache.teacher_names[0]

@@ -1,0 +1,152 @@
+"""From a cache to trained students: which trainings a run needs, and each of them.
+
+The learning rate is chosen on val for the untaught arm, by the mean over seeds of the kept epoch's SumR
+(text to video), and the taught arm gets the same one, so that teaching is measured at equal rate and
+steps. If only the taught arm is asked for, it is chosen for that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from store.errors import InputError
+from store.lookup import load_plugin
+from store.reader import Cache, TeacherReader
+from store.retrieval_metrics import TEXT_TO_VIDEO
+from student_train import students
+from student_train.checkpoint import load_story, save_training
+from student_train.config import TAUGHT, UNTAUGHT, VAL_SPLIT
+from student_train.evaluate import SplitRows, metrics_of, retrieve, split_rows
+from student_train.run_folder import Choice, RunFolder
+from student_train.stream import PairedRows, TrainingStream, training_rows
+from student_train.students.base import Student, Task
+from student_train.trainer import train
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which trainings stand for an arm, and why.
+
+    learning_rate: the chosen one. tried: rate -> val SumR of each seed's kept epoch, empty
+    without a val split.
+    chosen_for: the arm that it was chosen for, None if there was nothing to choose.
+    """
+
+    learning_rate: float
+    chosen_for: str | None = None
+    tried: Mapping[float, list[float]] = field(default_factory=dict)
+
+
+class Experiment:
+    """The trainings of one run; a finished one is never trained again.
+
+    Raises UnknownNameError or InputError before the first step if the cache lacks what a loss needs.
+    """
+
+    def __init__(self, cache: Cache, run: RunFolder, choice: Choice) -> None:
+        self.cache = cache
+        self.run = run
+        self.choice = choice
+        self.teacher: TeacherReader = cache.teacher(choice.teacher)
+        self.module: ModuleType = load_plugin(students, "student", choice.student)
+        self.rows: PairedRows = training_rows(cache, self.teacher)
+        self.val: SplitRows | None = None
+        if VAL_SPLIT in cache.splits:
+            self.val = split_rows(cache, self.teacher, VAL_SPLIT)
+
+    def check(self, arms: Sequence[str]) -> None:
+        """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
+        for arm in arms:
+            self.stream(self.task(arm), seed=0)
+        rates = self.choice.recipe.learning_rates
+        if self.val is None and len(rates) > 1:
+            raise InputError(
+                f"{self.cache.path.name} has no split {VAL_SPLIT!r} to choose one of {len(rates)} learning "
+                "rates on; give one with --learning-rates (its last epoch is then kept)"
+            )
+
+    def select_and_train(self, arms: Sequence[str], seeds: Sequence[int]) -> Selection:
+        """Train every arm with every seed at the selected learning rate."""
+        selection = self.select(UNTAUGHT if UNTAUGHT in arms else TAUGHT, seeds)
+        for arm in arms:
+            for seed in seeds:
+                self.finished(arm, selection.learning_rate, seed)
+        return selection
+
+    def select(self, arm: str, seeds: Sequence[int]) -> Selection:
+        """The learning rate with the best mean val score for `arm`; of equals the first."""
+        rates = self.choice.recipe.learning_rates
+        stories = {rate: [self.finished(arm, rate, seed) for seed in seeds] for rate in rates}
+        if self.val is None:
+            return Selection(rates[0])
+        tried = {rate: [kept_score(story) for story in of_rate] for rate, of_rate in stories.items()}
+        best = max(tried, key=lambda rate: fmean(tried[rate]))
+        return Selection(best, arm if len(rates) > 1 else None, tried)
+
+    def finished(self, arm: str, learning_rate: float, seed: int) -> dict[str, Any]:
+        """The story of a training, which is trained now unless it lies in the run folder."""
+        folder = self.run.training(arm, learning_rate, seed)
+        story = load_story(folder)
+        if story is None:
+            story = self.train(arm, learning_rate, seed, folder)
+            best = f"val SumR {kept_score(story):.1f} in epoch" if story["val"] else "kept epoch"
+            name = f"{arm:8}  learning rate {learning_rate:<7g}  seed {seed}"
+            epochs = f"{story['kept_epoch'] + 1} of {story['epochs']}"
+            print(f"{name}:  {best} {epochs}, {story['seconds']:.1f} s", flush=True)
+        return story
+
+    def train(self, arm: str, learning_rate: float, seed: int, folder: Path) -> dict[str, Any]:
+        """Train one student from `seed`, which decides its parameters and the order of rows; save it."""
+        recipe = self.choice.recipe
+        torch.manual_seed(seed)
+        task = self.task(arm)
+        stream = self.stream(task, seed)
+        label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
+        trained = train(task, stream, recipe, learning_rate, self.validate if self.val else None, label)
+        first = stream.plan.epoch(0)
+        story = {
+            "arm": arm,
+            "learning_rate": learning_rate,
+            "losses": task.weights,
+            "epochs": recipe.epochs,
+            "steps": len(trained.log),
+            **stream.plan.to_dict(),
+            "rows_dropped_an_epoch": first.dropped,
+            "rows_without_video": self.rows.left_out,
+            "siblings_in_first_epoch": first.siblings,
+            "kept_epoch": trained.kept_epoch,
+            "val": trained.val,
+            "seconds": trained.seconds,
+        }
+        save_training(folder, trained.state, story, trained.log)
+        return story
+
+    def validate(self, student: Student) -> float:
+        """SumR, text to video, on val."""
+        assert self.val is not None
+        return metrics_of(retrieve(student, self.teacher, self.val), self.val)[TEXT_TO_VIDEO]["SumR"]
+
+    def task(self, arm: str) -> Task:
+        return Task(self.student(), self.module.LOSSES, self.choice.recipe.weights(arm))
+
+    def student(self) -> Student:
+        """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
+        config = self.choice.recipe.model
+        self.teacher.require(config.needs)
+        return self.module.build(config, {name: spec.sizes for name, spec in self.teacher.signals.items()})
+
+    def stream(self, task: Task, seed: int) -> TrainingStream:
+        return TrainingStream(self.rows, self.teacher, task.needs, self.choice.recipe.batch_size, seed)
+
+
+def kept_score(story: Mapping[str, Any]) -> float:
+    """SumR on val of the epoch that a training kept."""
+    score: float = story["val"][story["kept_epoch"]]
+    return score

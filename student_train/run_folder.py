@@ -1,0 +1,120 @@
+"""A run: one folder of trainings that share a cache, a student and a recipe.
+
+    <run>/config.json                              identity, pinned when the run begins; provenance
+    <run>/trainings/<arm>-lr<rate>-seed<seed>/     one finished training each, see `checkpoint`
+    <run>/results.json, results.md, results.png    what came out
+
+Seeds, arms and learning rates are no part of the identity: asking for more of them adds trainings.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from store.durable import read_json, write_file
+from store.errors import InputError, MissingFileError
+from store.identity import require_same
+from store.reader import Cache
+from student_train.checkpoint import readable_json
+from student_train.config import Recipe
+
+CONFIG_FILE = "config.json"
+TRAINER_VERSION = 1
+"""Raised by hand when a training with the same configuration gives other numbers than before."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is trained: names of teacher, student and recipe, and the recipe with its overrides."""
+
+    teacher: str
+    student: str
+    recipe_name: str
+    recipe: Recipe
+
+
+def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
+    """What must be the same for two trainings to belong to one run; plain JSON.
+
+    The number of threads is part of it: sums of floats, and so the numbers, depend on it.
+    """
+    settings = choice.recipe.to_dict()
+    del settings["learning_rates"]
+    return {
+        "cache_digest": cache.digest,
+        "dataset": cache.dataset["name"],
+        "teacher": choice.teacher,
+        "student": choice.student,
+        "recipe": choice.recipe_name,
+        "settings": settings,
+        "torch_threads": torch.get_num_threads(),
+        "trainer_version": TRAINER_VERSION,
+    }
+
+
+class RunFolder:
+    """The folder of a run at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; a run is a folder, name another with --out")
+
+    def pin(self, cache: Cache, choice: Choice) -> None:
+        """Write config.json, or raise IdentityError if the run is another one's."""
+        wanted = identity_of(cache, choice)
+        file = self.path / CONFIG_FILE
+        if file.exists():
+            require_same(
+                read_json(file)["identity"],
+                wanted,
+                f"the run in {self.path}",
+                f"name another folder with --out, or remove {self.path}",
+            )
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise InputError(
+                f"{self.path} holds other files, no {CONFIG_FILE}; name an empty folder by --out"
+            )
+        provenance = {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        }
+        where = os.path.relpath(cache.path, self.path)
+        config = {"identity": wanted, "cache": where, "provenance": provenance}
+        write_file(file, readable_json(config))
+
+    def config(self) -> dict[str, Any]:
+        """What was pinned; raises MissingFileError if `path` is no run."""
+        return self._read(CONFIG_FILE)
+
+    def results(self) -> dict[str, Any]:
+        """results.json; raises MissingFileError if no training has finished."""
+        return self._read("results.json")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        if not (self.path / name).is_file():
+            raise MissingFileError(
+                f"no {name} in {self.path}; make it: python -m student_train train CACHE --out {self.path}"
+            )
+        return read_json(self.path / name)
+
+    def has_results(self) -> bool:
+        return (self.path / "results.json").is_file()
+
+    def is_published(self) -> bool:
+        return all((self.path / name).is_file() for name in ("results.md", "results.png"))
+
+    def write(self, name: str, content: bytes) -> None:
+        write_file(self.path / name, content)
+
+    def training(self, arm: str, learning_rate: float, seed: int) -> Path:
+        """The folder of one training."""
+        return self.path / "trainings" / f"{arm}-lr{learning_rate!r}-seed{seed}"

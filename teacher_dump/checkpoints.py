@@ -1,0 +1,76 @@
+"""Files with weights -> tensors by name, and what a digest of weights is.
+
+A file is only data: safetensors, or a PyTorch file that `weights_only` loading accepts; whatever needs
+more than that is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from store.errors import InputError, MissingFileError
+
+SHOWN = 3
+
+
+def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU.
+
+    Raises MissingFileError, naming `what` to place where, if there is none; InputError if it is no
+    checkpoint of plain tensors.
+    """
+    if path is None or not path.is_file():
+        where = f"weights/{teacher}.bin" if path is None else str(path)
+        raise MissingFileError(
+            f"no weights for teacher {teacher!r} at {where}; place {what} there, or name it by CHECKPOINT="
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path} is no checkpoint of plain tensors ({reason}); nothing in it was run"
+        ) from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds more than tensors by name; save the model's state_dict and give that")
+    return {str(name): value for name, value in state.items()}
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load `state` into `module`; raises InputError listing keys missing, left over or mis-shaped."""
+    own = module.state_dict()
+    missing = sorted(set(own) - set(state))
+    left_over = sorted(set(state) - set(own))
+    shaped = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
+    complaints = [
+        f"{len(names)} {word} ({', '.join(names[:SHOWN])}{', ...' if names[SHOWN:] else ''})"
+        for word, names in (("missing", missing), ("left over", left_over), ("of another shape", shaped))
+        if names
+    ]
+    if complaints:
+        raise InputError(
+            f"{where} does not fit the model: {'; '.join(complaints)}; give the right checkpoint"
+        )
+    module.load_state_dict(dict(state), strict=True)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over name, dtype, shape and bytes of every tensor of `module`, sorted by name."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        sha.update(values.view(torch.uint8).numpy().tobytes() if values.ndim else values.numpy().tobytes())
+    return sha.hexdigest()

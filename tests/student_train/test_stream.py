@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+
+from store.errors import InputError, UnknownNameError
+from store.inputs.samples import Samples, Split
+from store.reader import Cache, TeacherReader, open_cache
+from student_train.stream import TrainingStream, frame_distribution, training_rows
+from student_train.students.base import PAIR_SCORES
+from tests.student_train.learnable_cache import (
+    FRAMES,
+    SIGNALS,
+    WIDTH,
+    learnable_samples,
+    write_learnable_cache,
+)
+
+EVERYTHING = ("frame_embedding", "text_embedding", PAIR_SCORES, "frame_relevance")
+
+
+def stream_of(
+    cache: Cache, teacher: TeacherReader, needs: tuple[str, ...] = EVERYTHING, **options
+) -> TrainingStream:
+    settings = {"batch_size": 16, "seed": 0, **options}
+    return TrainingStream(training_rows(cache, teacher), teacher, needs, **settings)
+
+
+def with_splits(splits: dict[str, Split]) -> Samples:
+    made = learnable_samples()
+    return Samples(made.name, made.card, made.videos, made.texts, splits)
+
+
+def test_a_batch_holds_each_text_with_its_own_video(learnable: Cache, oracle: TeacherReader) -> None:
+    stream = stream_of(learnable, oracle)
+    rows = np.array([3, 0, 7])
+    batch = stream.batch(rows, siblings_are_negatives=False)
+    text, video = stream.rows.text[rows], stream.rows.video[rows]
+    assert np.array_equal(learnable.text_video[text], video)
+    assert np.array_equal(batch["text_embedding"].numpy(), oracle.read("text_embedding", text))
+    assert np.array_equal(batch["frame_embedding"].numpy(), oracle.read("frame_embedding", video)[:, 0])
+    assert batch["frame_embedding"].shape == (3, FRAMES, WIDTH)
+    assert batch["pair_score"].argmax(0).tolist() == [0, 1, 2]
+    assert torch.allclose(batch["frame_relevance"].sum(-1), torch.ones(3))
+    assert all(value.dtype in (torch.float32, torch.bool) for value in batch.values())
+
+
+def test_only_needed_signals_are_read(learnable: Cache, oracle: TeacherReader) -> None:
+    batch = next(stream_of(learnable, oracle, ("text_embedding",)).epoch(0, False))
+    assert set(batch) == {"text_embedding", "frame_valid"}
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches(learnable: Cache, oracle: TeacherReader) -> None:
+    first = [batch["text_embedding"] for batch in stream_of(learnable, oracle).epoch(1, False)]
+    again = [batch["text_embedding"] for batch in stream_of(learnable, oracle).epoch(1, False)]
+    other = [batch["text_embedding"] for batch in stream_of(learnable, oracle, seed=1).epoch(1, False)]
+    assert all(map(torch.equal, first, again))
+    assert not all(map(torch.equal, first, other))
+    assert len(first) == 48 // 16
+
+
+def test_siblings_are_left_out_of_the_negatives_unless_the_recipe_counts_them(tmp_path) -> None:
+    cache = open_cache(
+        write_learnable_cache(tmp_path / "c.zarr", learnable_samples({"train": 6}, captions=4))
+    )
+    stream = stream_of(cache, cache.teacher("oracle"))
+    batch = stream.batch(np.arange(8), siblings_are_negatives=False)
+    expected = torch.block_diag(torch.ones(4, 4), torch.ones(4, 4)) - torch.eye(8)
+    assert torch.equal(batch["ignored_pair"], expected.bool())
+    assert "ignored_pair" not in stream.batch(np.arange(8), siblings_are_negatives=True)
+    assert "ignored_pair" not in stream.batch(np.arange(0, 24, 4), siblings_are_negatives=False)
+
+
+def test_videos_that_did_not_decode_are_left_out_and_counted(tmp_path) -> None:
+    cache = open_cache(write_learnable_cache(tmp_path / "c.zarr", failed=frozenset({0, 5, 50})))
+    rows = training_rows(cache, cache.teacher("oracle"))
+    assert rows.left_out == 2
+    assert not {0, 5} & set(rows.video.tolist())
+    assert len(rows.text) == 46
+
+
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_a_row_that_is_also_held_out_is_refused(tmp_path, held_out: str) -> None:
+    splits = {
+        "train": Split(np.arange(20), np.arange(20)),
+        held_out: Split(np.arange(19, 30), np.arange(19, 30)),
+    }
+    cache = open_cache(write_learnable_cache(tmp_path / "c.zarr", with_splits(splits)))
+    with pytest.raises(InputError, match=f"row 19 .* in split 'train' and in '{held_out}'"):
+        training_rows(cache, cache.teacher("oracle"))
+
+
+def test_a_cache_without_a_train_split_says_what_there_is(tmp_path) -> None:
+    cache = open_cache(write_learnable_cache(tmp_path / "c.zarr", learnable_samples({"trian": 8})))
+    with pytest.raises(UnknownNameError, match="'train'; did you mean 'trian'"):
+        training_rows(cache, cache.teacher("oracle"))
+
+
+def test_a_signal_that_the_teacher_lacks_is_refused_with_the_command_that_adds_it(tmp_path) -> None:
+    cache = open_cache(write_learnable_cache(tmp_path / "c.zarr", signals=SIGNALS[:2]))
+    with pytest.raises(UnknownNameError, match=r"frame_relevance.*teacher_dump dump"):
+        stream_of(cache, cache.teacher("oracle"))
+
+
+def test_a_teacher_without_pair_scores_is_refused_before_the_first_batch(tmp_path) -> None:
+    cache = open_cache(write_learnable_cache(tmp_path / "c.zarr", signals=SIGNALS[1:3]))
+    with pytest.raises(UnknownNameError, match="pair scores"):
+        stream_of(cache, cache.teacher("oracle"), (PAIR_SCORES,))
+
+
+def test_relevance_is_a_softmax_at_the_recorded_temperature_over_frames_that_exist(
+    oracle: TeacherReader,
+) -> None:
+    score = torch.tensor([[0.0, 0.2, torch.nan]])
+    weight = frame_distribution(oracle, score, torch.tensor([[True, True, False]]))
+    assert weight[0].tolist() == pytest.approx([1 / (1 + np.e), np.e / (1 + np.e), 0])

@@ -1,0 +1,117 @@
+"""Losses against plain NumPy statements in float64, by gradient check, and at their edges."""
+
+import numpy as np
+import pytest
+import torch
+
+from student_train.losses.teachclip import (
+    coarse_pearson,
+    fine_cross_entropy_mean,
+    fine_cross_entropy_sum,
+    info_nce,
+    pearson_distance,
+)
+
+
+def logits(seed: int, size: int = 5) -> torch.Tensor:
+    return 3 * torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def softmax(row: np.ndarray) -> np.ndarray:
+    return np.exp(row) / np.exp(row).sum()
+
+
+def test_info_nce_is_the_mean_of_both_directions() -> None:
+    matrix = logits(0).numpy()
+    terms = [-np.log(softmax(side[i])[i]) for side in (matrix, matrix.T) for i in range(5)]
+    assert info_nce(torch.tensor(matrix)).item() == pytest.approx(np.mean(terms))
+
+
+def test_an_ignored_pair_is_no_negative() -> None:
+    ignored = torch.zeros(5, 5, dtype=torch.bool)
+    ignored[0, 3] = True
+    matrix = logits(1)
+    loud = matrix.clone()
+    loud[0, 3] = 50.0
+    assert info_nce(loud, ignored) == info_nce(matrix, ignored)
+    assert info_nce(loud) > info_nce(matrix) + 5
+
+
+def plain_pearson(student: np.ndarray, teacher: np.ndarray, known: np.ndarray) -> float:
+    total = 0.0
+    for s, t, k in ((student, teacher, known), (student.T, teacher.T, known.T)):
+        distances = [
+            1 - np.corrcoef(softmax(s[i][k[i]]), softmax(t[i][k[i]]))[0, 1]
+            for i in range(len(s))
+            if k[i].sum() >= 2
+        ]
+        total += np.mean(distances)
+    return total
+
+
+def test_coarse_pearson_sums_both_directions() -> None:
+    student, teacher = logits(2), logits(3)
+    everything = np.ones((5, 5), bool)
+    expected = plain_pearson(student.numpy(), teacher.numpy(), everything)
+    assert coarse_pearson(student, teacher).item() == pytest.approx(expected)
+    assert coarse_pearson(student, teacher, torch.tensor(everything)).item() == pytest.approx(expected)
+
+
+def test_unknown_pairs_take_no_part_even_if_nan_stands_there() -> None:
+    known = torch.rand(5, 5, generator=torch.Generator().manual_seed(4)) > 0.4
+    known[2] = False
+    student, teacher = logits(2).requires_grad_(), logits(3)
+    expected = plain_pearson(student.detach().numpy(), teacher.numpy(), known.numpy())
+    loss = coarse_pearson(student, teacher.masked_fill(~known, torch.nan), known)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected)
+    assert torch.equal(student.grad[~known], torch.zeros(int((~known).sum()), dtype=torch.float64))
+
+
+def test_a_teacher_that_knows_nothing_teaches_nothing() -> None:
+    student = logits(2).requires_grad_()
+    loss = coarse_pearson(student, torch.full((5, 5), torch.nan), torch.zeros(5, 5, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert not student.grad.any()
+
+
+def test_a_teacher_without_any_preference_leaves_distance_one_and_no_gradient() -> None:
+    student = logits(2).requires_grad_()
+    loss = coarse_pearson(student, torch.zeros(5, 5, dtype=torch.float64))
+    loss.backward()
+    assert loss.item() == pytest.approx(2)
+    assert torch.isfinite(student.grad).all()
+
+
+def test_pearson_distance_ignores_scale_and_location() -> None:
+    first, second = logits(5), logits(6)
+    assert torch.allclose(pearson_distance(first, second), pearson_distance(first, 4 * second + 3))
+    assert torch.allclose(pearson_distance(first, 2 * first - 1), torch.zeros(5, dtype=torch.float64))
+
+
+def test_fine_cross_entropy_is_summed_in_the_paper_and_averaged_over_frames_in_the_code() -> None:
+    log_weight, relevance = logits(7).log_softmax(-1), logits(8).softmax(-1)
+    plain = -np.mean([np.sum(relevance[i].numpy() * log_weight[i].numpy()) for i in range(5)])
+    assert fine_cross_entropy_sum(log_weight, relevance).item() == pytest.approx(plain)
+    assert fine_cross_entropy_mean(log_weight, relevance).item() == pytest.approx(plain / 5)
+
+
+def test_a_missing_frame_is_not_taught_even_if_its_weight_is_zero() -> None:
+    valid = torch.ones(5, 5, dtype=torch.bool)
+    valid[0, 4] = False
+    score = logits(9).masked_fill(~valid, -torch.inf).requires_grad_()
+    relevance = logits(8).masked_fill(~valid, -torch.inf).softmax(-1)
+    loss = fine_cross_entropy_mean(score.log_softmax(-1), relevance, valid)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert score.grad[0, 4] == 0
+
+
+@pytest.mark.parametrize("known", [None, torch.rand(4, 4, generator=torch.Generator().manual_seed(1)) > 0.2])
+def test_gradients_agree_with_finite_differences(known: torch.Tensor | None) -> None:
+    teacher, relevance = logits(10, 4), logits(11, 4).softmax(-1)
+    student = logits(12, 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: coarse_pearson(x, teacher, known), student)
+    assert torch.autograd.gradcheck(lambda x: fine_cross_entropy_sum(x.log_softmax(-1), relevance), student)
+    assert torch.autograd.gradcheck(info_nce, student)

@@ -1,0 +1,142 @@
+"""Bad input gets one clear line on stderr, exit status 2, and no stack trace unless --debug."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from store.cli import run_cli
+from store.errors import CacheError
+from teacher_dump.__main__ import build_parser
+from tests.conftest import ROOT
+from tests.synthetic_cache import synthetic_plan, synthetic_samples, write_synthetic_cache
+from tests.teacher_dump.colour_teacher import write_clip
+
+
+def dump(*words):
+    return run_cli(build_parser(), ["dump", *map(str, words)])
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dataset", "msrvt"], "unknown dataset 'msrvt'; did you mean 'msrvtt'?"),
+        (["--teacher", "xclop"], "unknown teacher 'xclop'; did you mean 'xclip'?"),
+        (["--dataset", "msrvtt", "--data", "nowhere"], "MSRVTT_train.9k.csv"),
+        (["--dataset", "table", "--data", "nowhere.csv"], "no table at nowhere.csv"),
+    ],
+)
+def test_names_and_files_that_are_not_there(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dump(*words, "--cache", tmp_path / "c.zarr") == 2
+    assert said in one_line(capsys)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("video,text\na.mp4,x\n", "split"),
+        ("video,text,split\nb.mp4,x,train\n", "b.mp4"),
+        ("video,text,split\na.mp4,  ,train\n", "line 2"),
+        ("video,text,split\na.mp4,x,train\na.mp4,x,train\n", "line 3"),
+        ("video,text,split\na.mp4,x,train\na.mp4,y,test\n", "line 3"),
+        ("", "empty"),
+    ],
+)
+def test_a_table_that_can_not_be_used_names_file_and_line(table, said, capsys, tmp_path):
+    write_clip(tmp_path / "a.mp4", ["red"])
+    (tmp_path / "clips.csv").write_text(table)
+    assert dump("--dataset", "table", "--data", tmp_path / "clips.csv", "--cache", tmp_path / "c.zarr") == 2
+    error = one_line(capsys)
+    assert "clips.csv" in error
+    assert said in error
+    assert not (tmp_path / "c.zarr").exists()
+
+
+def test_a_cache_of_another_dataset_is_refused_and_left_alone(capsys, tmp_path):
+    root = write_synthetic_cache(tmp_path / "c.zarr")
+    before = sorted(path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file())
+    write_clip(tmp_path / "a.mp4", ["red"])
+    (tmp_path / "clips.csv").write_text("video,text,split\na.mp4,something red,train\n")
+    assert dump("--dataset", "table", "--data", tmp_path / "clips.csv", "--cache", root) == 2
+    assert "differs in name: stored 'synthetic', wanted 'table'" in one_line(capsys)
+    assert sorted(path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()) == before
+
+
+def test_xclip_without_weights_says_what_to_place_where(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.mp4", ["red"])
+    (tmp_path / "clips.csv").write_text("video,text,split\na.mp4,something red,train\n")
+    assert dump("--dataset", "table", "--data", "clips.csv", "--teacher", "xclip") == 2
+    assert "weights/xclip" in one_line(capsys)
+
+
+def test_a_broken_video_is_listed_and_max_failures_decides_the_exit_status(capsys, tmp_path):
+    write_clip(tmp_path / "good.mp4", ["red", "blue"])
+    (tmp_path / "broken.mp4").write_bytes(b"\0" * 100)
+    rows = "video,text,split\ngood.mp4,something red,train\nbroken.mp4,something else,train\n"
+    (tmp_path / "clips.csv").write_text(rows)
+    words = ["--dataset", "table", "--data", tmp_path / "clips.csv", "--cache", tmp_path / "c.zarr"]
+    assert dump(*words) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 videos failed and are left out:\n  broken.mp4: " in printed
+    assert dump(*words, "--max-failures", "1") == 0
+    assert dump(*words, "--max-failures") == 1
+
+
+def test_debug_shows_the_stack_trace(tmp_path):
+    words = ["--dataset", "table", "--data", tmp_path / "no.csv", "--cache", tmp_path / "c.zarr", "--debug"]
+    with pytest.raises(CacheError):
+        dump(*words)
+
+
+@pytest.mark.parametrize("stop_at", ["planned", "nothing"])
+def test_info_of_an_unfinished_or_missing_cache(stop_at, tmp_path, capsys):
+    from store.__main__ import build_parser as store_parser
+    from store.writer import CacheWriter
+
+    root = tmp_path / "c.zarr"
+    if stop_at == "planned":
+        with CacheWriter(root, synthetic_samples()) as writer:
+            writer.plan(synthetic_plan(synthetic_samples()))
+        assert run_cli(store_parser(), ["info", str(root)]) == 0
+        printed = capsys.readouterr().out
+        assert "dumping" in printed
+        assert "will hold frame_embedding" in printed
+    else:
+        assert run_cli(store_parser(), ["info", str(root)]) == 2
+        assert "make dump-teacher" in one_line(capsys)
+
+
+def test_info_shows_every_signal_with_shape_bytes_and_error(tmp_path, capsys):
+    from store.__main__ import build_parser as store_parser
+
+    root = write_synthetic_cache(tmp_path / "c.zarr", failed=frozenset({3}))
+    assert run_cli(store_parser(), ["info", str(root)]) == 0
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if "vit_layers/1" in line).split()
+    assert row[1] == "V,R,M,L,D"
+    assert " ".join(row[2:11]) == "12 x 1 x 4 x 3 x 2"
+    assert row[11] == "float16"
+    assert int(row[12].replace(",", "")) >= 11 * 4 * 3 * 2 * 2
+    assert float(row[-1]) < 1e-3
+    assert "complete" in printed
+    assert "11 decoded, 1 failed" in printed
+
+
+@pytest.mark.parametrize("package", ["store", "teacher_dump", "student_train"])
+def test_help_is_everywhere(package):
+    result = subprocess.run(
+        [sys.executable, "-m", package, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "usage:" in result.stdout
