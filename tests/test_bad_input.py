@@ -47,10 +47,10 @@ def test_names_and_files_that_are_not_there(words, said, capsys, tmp_path, monke
     [
         ("video,text\na.mp4,x\n", "split"),
         ("video,text,split\nb.mp4,x,train\n", "b.mp4"),
-        ("video,text,split\na.mp4,  ,train\n", "line 2"),
-        ("video,text,split\na.mp4,x,train\na.mp4,x,train\n", "line 3"),
-        ("video,text,split\na.mp4,x,train\na.mp4,y,test\n", "line 3"),
-        ("", "empty"),
+        ("video,text,split\na.mp4,  ,train\n", "clips.csv:2: the caption"),
+        ("video,text,split\na.mp4,x,train\na.mp4,x,train\n", "clips.csv:3: "),
+        ("video,text,split\na.mp4,x,train\na.mp4,y,test\n", "clips.csv:3: "),
+        ("", "no rows"),
     ],
 )
 def test_a_table_that_can_not_be_used_names_file_and_line(table, said, capsys, tmp_path):

@@ -65,6 +65,12 @@ def _earlier_seconds(out: Path, wanted: Mapping[str, Any]) -> float:
     return float(found["seconds"])
 
 
+def rendering_seconds(out: Path) -> dict[str, float]:
+    """{"render": seconds} that the clips at `out` took, {} if they were not rendered here."""
+    settings = out / SETTINGS
+    return {"render": float(read_json(settings)["seconds"])} if settings.exists() else {}
+
+
 def render_clip(task: tuple[Path, str, int, int, int]) -> Row:
     """Render clip `place` of a split, which shows scene `number`; its row of the table."""
     out, split, place, number, seed = task

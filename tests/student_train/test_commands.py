@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +13,6 @@ from store.errors import CacheError
 from store.retrieval_metrics import DIRECTIONS, METRICS
 from student_train import experiment, trainer
 from student_train.__main__ import main
-from tests.conftest import ROOT
 from tests.student_train.learnable_cache import SIGNALS, learnable_samples, write_learnable_cache
 
 QUICK = ("--epochs", "3", "--batch-size", "16", "--seeds", "0,1", "--learning-rates", "0.001,0.003")
@@ -288,27 +284,13 @@ def test_of_several_teachers_one_has_to_be_named(tmp_path: Path, command: Comman
 def test_seconds_of_the_dump_are_told_if_it_reported_them(tmp_path: Path, command: Command) -> None:
     cache = write_learnable_cache(tmp_path / "c.zarr")
     (cache / "reports").mkdir()
-    (cache / "reports" / "dump.json").write_text(json.dumps({"seconds": {"render": 1.5, "videos": 2}}))
+    (cache / "reports" / "dump.json").write_text(
+        json.dumps({"teachers": {"oracle": {"seconds": {"render": 1.5, "videos": 2}}}})
+    )
     quick = [*QUICK, "--seeds", "0", "--learning-rates", "0.001", "--arms", "taught"]
     status, out, _ = command("train", cache, "--out", tmp_path / "run", *quick)
     assert status == 0
     assert "Seconds: render 1.5, videos 2.0, train taught" in out
-
-
-def test_training_needs_neither_videos_nor_weights_nor_a_teacher_package(
-    tmp_path: Path, learnable_path: Path
-) -> None:
-    """Only the cache, `store` and `student_train` are copied to a place where nothing else is."""
-    for package in ("store", "student_train"):
-        shutil.copytree(ROOT / package, tmp_path / package)
-    shutil.copytree(learnable_path, tmp_path / "c.zarr")
-    line = [sys.executable, "-m", "student_train", "train", "c.zarr", "--out", "run", "--epochs", "1"]
-    line += ["--batch-size", "16", "--seeds", "0", "--learning-rates", "0.001"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert (tmp_path / "run" / "results.json").exists()
 
 
 @pytest.mark.parametrize(

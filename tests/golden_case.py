@@ -1,0 +1,60 @@
+"""The golden vectors of `shared/golden`, read in one place: official axis orders become ours here only.
+
+A case is `<name>.json` (what the tensors are, how well they have to be met) beside `<name>.safetensors`
+(`input.*`, `output.*`, `state.*`). Official score matrices are [text, video]; ours are [video, text].
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+TEXT_BY_VIDEO = "[text, video]"
+ONE_FOR_ALL = re.compile(r"Suggested pass mark: (\S+) absolute on every output")
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One case. config: the official settings. state: official parameter names. atol: by output's name."""
+
+    config: dict[str, Any]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    state: dict[str, Tensor]
+    atol: dict[str, float]
+
+    @classmethod
+    def read(cls, shared: Path, name: str) -> GoldenCase:
+        told = json.loads((shared / "golden" / f"{name}.json").read_text())
+        parts: dict[str, dict[str, Tensor]] = {"input": {}, "output": {}, "state": {}}
+        for key, value in load_file(shared / "golden" / f"{name}.safetensors").items():
+            part, _, rest = key.partition(".")
+            axes = told["tensors"].get(key, {}).get("axes", "")
+            parts[part][rest] = value.T if axes.startswith(TEXT_BY_VIDEO) else value
+        outputs = parts["output"]
+        return cls(told["config"], parts["input"], outputs, parts["state"], tolerances(told, set(outputs)))
+
+    def check(self, name: str, value: Tensor) -> None:
+        """Fail unless `value` is output `name`, to the tolerance that its authors suggest."""
+        expected = self.outputs[name]
+        assert value.shape == expected.shape, name
+        torch.testing.assert_close(
+            value, expected, atol=self.atol[name], rtol=0, msg=lambda text: f"{name}: {text}"
+        )
+
+
+def tolerances(told: dict[str, Any], outputs: set[str]) -> dict[str, float]:
+    """Absolute tolerance of every output: one for each, or one for all in a sentence."""
+    tolerance = told["tolerance"]
+    if isinstance(tolerance, dict):
+        return {name: tolerance["per_output"][name]["suggested_atol"] for name in outputs}
+    found = ONE_FOR_ALL.search(tolerance)
+    assert found, f"no pass mark in {tolerance!r}"
+    return dict.fromkeys(outputs, float(found[1]))
