@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 
 help:            ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
-	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 20
+	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 20 | sed 's/^/  /'
 	@echo; echo "variables, with their values now:"
 	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
 	@echo "  ARGS goes to the command of the target: see $(PY) -m teacher_dump dump --help, -m student_train train --help"

@@ -45,8 +45,8 @@ class CompactVocabulary:
     def tokenize(self, texts: Sequence[str], words: int) -> Tensor:
         """Ids [B, W]: start, words, end, padding; a longer text is cut and ends with the end token."""
         ids_BW = tokenize(texts, words)
-        place_BW = torch.searchsorted(self.known_N, ids_BW).clamp(max=len(self.known_N) - 1)
-        known_BW = self.known_N[place_BW] == ids_BW
+        place_BW = torch.searchsorted(self.known_N, ids_BW)
+        known_BW = torch.isin(ids_BW, self.known_N)
         compact_BW = torch.where(known_BW, place_BW + FIRST_KNOWN, UNKNOWN)
         compact_BW[ids_BW == byte_pairs().sot_token_id] = self.size - 2
         compact_BW[ids_BW == byte_pairs().eot_token_id] = self.size - 1

@@ -17,11 +17,11 @@ from tqdm import tqdm
 from store.durable import PARTIAL_SUFFIX, canonical_json, read_json, write_file
 from store.errors import InputError
 from store.inputs.scene_drawing import CLIP_PIXELS, draw_shot
-from store.inputs.scenes import FRAMES_PER_SECOND, Scene, caption, shots, split_scenes
+from store.inputs.scenes import FRAMES_PER_SECOND, Scene, caption, described_scenes, distractor_scenes, shots
 
 TABLE = "clips.csv"
 SETTINGS = "render.json"
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 """Raised by hand when the same seed gives other clips or captions."""
 
 Row = tuple[str, str, str, float, float]
@@ -44,7 +44,7 @@ def render(out: Path, split_sizes: Mapping[str, int], seed: int = 0, workers: in
     tasks = [
         (out, split, place, int(number), seed)
         for split, count in split_sizes.items()
-        for place, number in enumerate(split_scenes(split, count))
+        for place, number in enumerate(described_scenes(split, count))
     ]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         results = pool.map(render_clip, tasks, chunksize=16)
@@ -78,7 +78,7 @@ def render_clip(task: tuple[Path, str, int, int, int]) -> Row:
     generator = np.random.Generator(np.random.PCG64([seed, number]))
     scene = Scene.number(number)
     text = caption(scene, generator)
-    planned = shots(scene, generator)
+    planned = shots(scene, distractor_scenes(split), generator)
     moment = next(shot for shot in planned if shot.described)
     if not (out / name).exists():
         frames = np.concatenate([draw_shot(shot, generator) for shot in planned])

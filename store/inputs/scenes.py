@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -78,10 +79,23 @@ MOMENT_FRAMES = (4, 7)
 DISTRACTOR_FRAMES = (2, 6)
 SHORTEST_SHOT = 2
 
-# Which scenes belong to which split: a fixed shuffle of all of them, cut once and for all, so that no
-# clip of val or test shows a scene that a student or the teacher was trained on.
 SHUFFLE_SEED = 0
-SPLIT_START = {"test": 0, "val": 500, "train": 700}
+
+
+@dataclass(frozen=True)
+class Share:
+    """A split's part of all scenes, in their fixed shuffle: which its clips describe, and which distract."""
+
+    described: range
+    distractors: range
+
+
+# Cut once and for all, so that no frame of val or test shows a scene that anybody was trained on.
+SHARES = {
+    "test": Share(range(0, 500), range(500, 1400)),
+    "val": Share(range(1400, 1600), range(1600, 2500)),
+    "train": Share(range(2500, 6600), range(6600, SCENE_COUNT)),
+}
 
 
 @dataclass(frozen=True)
@@ -111,14 +125,24 @@ class Shot:
     described: bool
 
 
-def split_scenes(split: str, count: int) -> np.ndarray:
-    """Numbers [count] of the first scenes of a split; raises ValueError if it has fewer."""
-    start = SPLIT_START[split]
-    stop = min((other for other in SPLIT_START.values() if other > start), default=SCENE_COUNT)
-    if count > stop - start:
-        raise ValueError(f"split {split!r} has {stop - start} scenes, {count} were asked for")
-    order = np.random.Generator(np.random.PCG64(SHUFFLE_SEED)).permutation(SCENE_COUNT)
-    return order[start : start + count]
+@cache
+def shuffled_scenes() -> np.ndarray:
+    """All scene numbers in the order that `SHARES` cuts."""
+    return np.random.Generator(np.random.PCG64(SHUFFLE_SEED)).permutation(SCENE_COUNT)
+
+
+def described_scenes(split: str, count: int) -> np.ndarray:
+    """Numbers [count] of the first scenes that a split describes; raises ValueError if it has fewer."""
+    share = SHARES[split].described
+    if count > len(share):
+        raise ValueError(f"split {split!r} has {len(share)} scenes, {count} were asked for")
+    return shuffled_scenes()[share.start : share.start + count]
+
+
+def distractor_scenes(split: str) -> np.ndarray:
+    """Numbers of the scenes that a split's clips show besides."""
+    share = SHARES[split].distractors
+    return shuffled_scenes()[share.start : share.stop]
 
 
 def caption(scene: Scene, generator: np.random.Generator) -> str:
@@ -127,21 +151,21 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
     return str(generator.choice(TEMPLATES)).format(**words)
 
 
-def shots(scene: Scene, generator: np.random.Generator) -> list[Shot]:
-    """The shots of a clip of `scene`: a moment of it somewhere, other scenes before and after."""
+def shots(scene: Scene, others: np.ndarray, generator: np.random.Generator) -> list[Shot]:
+    """The shots of a clip of `scene`: a moment of it somewhere, scenes of the numbers `others` around it."""
     length = int(generator.integers(*MOMENT_FRAMES))
     start = int(generator.integers(0, CLIP_FRAMES - length + 1))
     return [
-        *distractors(0, start, generator),
+        *distractors(0, start, others, generator),
         Shot(start, start + length, scene, described=True),
-        *distractors(start + length, CLIP_FRAMES, generator),
+        *distractors(start + length, CLIP_FRAMES, others, generator),
     ]
 
 
-def distractors(start: int, stop: int, generator: np.random.Generator) -> Iterator[Shot]:
-    """Shots of any scenes that fill [start, stop)."""
+def distractors(start: int, stop: int, others: np.ndarray, generator: np.random.Generator) -> Iterator[Shot]:
+    """Shots of scenes of the numbers `others` that fill [start, stop)."""
     while start < stop:
         end = start + int(generator.integers(*DISTRACTOR_FRAMES))
         end = stop if stop - end < SHORTEST_SHOT else end
-        yield Shot(start, end, Scene.number(int(generator.integers(SCENE_COUNT))), described=False)
+        yield Shot(start, end, Scene.number(int(generator.choice(others))), described=False)
         start = end

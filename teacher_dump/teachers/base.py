@@ -33,7 +33,6 @@ class TeacherOptions:
     pretrained: str | None = None
     layers: tuple[int, ...] | None = None
     frames: int | None = None
-    device: str = "cpu"
 
 
 class Teacher(ABC):

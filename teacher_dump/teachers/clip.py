@@ -55,14 +55,12 @@ class ClipTeacher(Teacher):
         *,
         frames: int = FRAMES,
         layers: Sequence[int] | None = None,
-        device: str = "cpu",
     ) -> None:
         visual = model.visual
-        self._model: Any = model.to(device).eval().requires_grad_(False)
+        self._model: Any = model.eval().requires_grad_(False)
         self._architecture = architecture
         self._weights = weights
         self._tokenize = tokenize
-        self._device = device
         self._mean = tuple(getattr(visual, "image_mean", None) or CLIP_MEAN)
         self._std = tuple(getattr(visual, "image_std", None) or CLIP_STD)
         size = one_side(visual.image_size, architecture)
@@ -110,17 +108,17 @@ class ClipTeacher(Teacher):
     @torch.inference_mode()
     def encode_videos(self, frames_BMYXC: Tensor, frame_valid_BM: Tensor) -> dict[str, Tensor]:
         shape = frame_valid_BM.shape
-        pixels = to_pixels(frames_BMYXC.flatten(0, 1).to(self._device), self._mean, self._std)
-        pixels = pixels * frame_valid_BM.flatten().to(self._device)[:, None, None, None]
+        pixels = to_pixels(frames_BMYXC.flatten(0, 1), self._mean, self._std)
+        pixels = pixels * frame_valid_BM.flatten()[:, None, None, None]
         features, layer_tokens = encode_frames(self._model.visual, pixels, self.layers)
         found = {"frame_embedding": features}
         found |= {f"vit_layers/{layer}": value for layer, value in layer_tokens.items()}
-        return {name: value.unflatten(0, shape).float().cpu() for name, value in found.items()}
+        return {name: value.unflatten(0, shape).float() for name, value in found.items()}
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        ids_BW = self._tokenize(list(texts)).to(self._device)
-        return {"text_embedding": self._model.encode_text(ids_BW).float().cpu()}
+        ids_BW = self._tokenize(list(texts))
+        return {"text_embedding": self._model.encode_text(ids_BW).float()}
 
 
 def one_side(image_size: int | tuple[int, int], architecture: str) -> int:
@@ -159,7 +157,6 @@ def load(options: TeacherOptions) -> Teacher:
         tokenize,
         frames=options.frames or FRAMES,
         layers=options.layers,
-        device=options.device,
     )
 
 

@@ -18,19 +18,21 @@ from store.inputs.scenes import (
     CLIP_FRAMES,
     FRAMES_PER_SECOND,
     SCENE_COUNT,
-    SPLIT_START,
+    SHARES,
     WORDS,
     Scene,
     Shot,
     caption,
+    described_scenes,
+    distractor_scenes,
     shots,
-    split_scenes,
 )
 from store.inputs.view import View
 
 CLIPS = 40
 DEMO_TRAIN, FIT_TRAIN = demo.SPLIT_SIZES["train"], 4000
 FEW = {"test": 3, "val": 1}
+OTHERS = distractor_scenes("test")
 
 
 def generator(*seed):
@@ -42,29 +44,32 @@ def described(planned):
     return moment
 
 
-def all_scenes_of(split):
-    starts = sorted([*SPLIT_START.values(), SCENE_COUNT])
-    begin = SPLIT_START[split]
-    return split_scenes(split, starts[starts.index(begin) + 1] - begin)
+def shown_by(split):
+    """Numbers of all scenes that a clip of the split may show, described or not."""
+    count = len(SHARES[split].described)
+    return [*described_scenes(split, count).tolist(), *distractor_scenes(split).tolist()]
 
 
-def test_every_scene_belongs_to_exactly_one_split():
-    numbers = np.concatenate([all_scenes_of(split) for split in SPLIT_START])
-    assert sorted(numbers.tolist()) == list(range(SCENE_COUNT))
+def test_every_scene_is_shown_by_one_split_alone_and_either_described_or_not():
+    numbers = [number for split in SHARES for number in shown_by(split)]
+    assert sorted(numbers) == list(range(SCENE_COUNT))
 
 
 @pytest.mark.parametrize("count", [DEMO_TRAIN, FIT_TRAIN])
-def test_training_never_describes_a_scene_of_val_or_test(count):
-    train = set(split_scenes("train", count).tolist())
-    assert len(train) == count
-    assert train.isdisjoint(all_scenes_of("val").tolist())
-    assert train.isdisjoint(all_scenes_of("test").tolist())
+def test_training_never_shows_a_scene_of_val_or_test(count):
+    shown = set()
+    for number in described_scenes("train", count):
+        for shot in shots(Scene.number(number), distractor_scenes("train"), generator(0, number)):
+            shown.add(shot.scene)
+    assert len(shown) > count
+    for split in ("val", "test"):
+        assert shown.isdisjoint(Scene.number(number) for number in shown_by(split))
 
 
 def test_the_demo_fits_into_its_splits_and_more_scenes_than_there_are_is_refused():
-    assert all(len(split_scenes(split, count)) == count for split, count in demo.SPLIT_SIZES.items())
+    assert all(len(described_scenes(split, count)) == count for split, count in demo.SPLIT_SIZES.items())
     with pytest.raises(ValueError, match="'val' has 200 scenes, 201"):
-        split_scenes("val", 201)
+        described_scenes("val", 201)
 
 
 def test_every_number_is_another_scene():
@@ -74,7 +79,7 @@ def test_every_number_is_another_scene():
 
 def test_nearly_every_caption_of_the_test_split_is_its_own():
     captions = {
-        caption(Scene.number(int(number)), generator(0, number)) for number in split_scenes("test", 500)
+        caption(Scene.number(int(number)), generator(0, number)) for number in described_scenes("test", 500)
     }
     assert len(captions) >= 0.99 * 500
 
@@ -92,7 +97,7 @@ def test_the_described_moment_lies_in_the_clip_and_is_shorter_than_it():
     lengths = set()
     for seed in range(500):
         scene = Scene.number(seed)
-        moment = described(shots(scene, generator(seed)))
+        moment = described(shots(scene, OTHERS, generator(seed)))
         assert moment.scene == scene
         assert 0 <= moment.start < moment.stop <= CLIP_FRAMES
         lengths.add(moment.stop - moment.start)
@@ -100,13 +105,13 @@ def test_the_described_moment_lies_in_the_clip_and_is_shorter_than_it():
 
 
 def test_the_moment_may_be_at_the_beginning_the_end_or_anywhere_between():
-    starts = {described(shots(Scene.number(0), generator(seed))).start for seed in range(500)}
+    starts = {described(shots(Scene.number(0), OTHERS, generator(seed))).start for seed in range(500)}
     assert starts == set(range(CLIP_FRAMES - 4 + 1))
 
 
 def test_every_frame_belongs_to_exactly_one_shot():
     for seed in range(500):
-        planned = shots(Scene.number(seed), generator(seed))
+        planned = shots(Scene.number(seed), OTHERS, generator(seed))
         assert planned[0].start == 0
         assert planned[-1].stop == CLIP_FRAMES
         assert all(shot.start < shot.stop for shot in planned)
@@ -136,7 +141,7 @@ def test_the_same_shot_has_steeper_edges_in_focus_than_out_of_it():
         np.array(
             [
                 edge_strength(draw_shot(Shot(0, 1, Scene.number(int(number)), focus), generator(5)))[0]
-                for number in split_scenes("test", CLIPS)
+                for number in described_scenes("test", CLIPS)
             ]
         )
         for focus in (True, False)
@@ -152,7 +157,7 @@ def clips(tmp_path_factory):
     (out / "clips").mkdir()
     rows = [
         render_clip((out, "test", place, int(number), 0))
-        for place, number in enumerate(split_scenes("test", CLIPS))
+        for place, number in enumerate(described_scenes("test", CLIPS))
     ]
     return rows, [decode_view(out / row[0], View("uniform_8x64", 8, 64)) for row in rows]
 
@@ -172,24 +177,24 @@ def test_clips_are_decoded_by_index_to_eight_frames_at_their_times(clips):
 
 
 def test_the_times_of_frames_tell_which_of_them_are_described(clips):
-    numbers = split_scenes("test", CLIPS)
+    numbers = described_scenes("test", CLIPS)
     for number, row, decoded in zip(numbers, *clips, strict=True):
         rng = generator(0, number)
         scene = Scene.number(int(number))
         assert row[1] == caption(scene, rng)
-        moment = described(shots(scene, rng))
+        moment = described(shots(scene, OTHERS, rng))
         expected = [moment.start <= frame < moment.stop for frame in range(1, CLIP_FRAMES, 2)]
         assert in_moment(row, decoded).tolist() == expected
         assert 2 <= sum(expected) <= 3
 
 
 def test_a_decoded_frame_is_the_drawn_one_of_its_time(clips):
-    numbers = split_scenes("test", CLIPS)
+    numbers = described_scenes("test", CLIPS)
     for number, decoded in list(zip(numbers, clips[1], strict=True))[:5]:
         rng = generator(0, number)
         scene = Scene.number(int(number))
         caption(scene, rng)
-        drawn = np.concatenate([draw_shot(shot, rng) for shot in shots(scene, rng)])
+        drawn = np.concatenate([draw_shot(shot, rng) for shot in shots(scene, OTHERS, rng)])
         difference = decoded.frames[0].astype(float) - drawn[1::2]
         assert np.abs(difference).mean() < 10
 
