@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from store.durable import read_json
 from store.layout import TeacherPlan
 from store.ledger import Ledger
 from store.reader import TeacherReader, open_cache, read_root
+
+IDENTITY_COLUMNS = 100
 
 
 def describe(path: Path) -> str:
@@ -73,9 +76,10 @@ def _describe_teacher(teacher: TeacherReader) -> list[str]:
         )
     pairs = teacher.pair_layout
     described = ", ".join(f"{key} {_short(value)}" for key, value in sorted(identity.items()))
+    indent = "\n" + " " * len("  identity ")
     return [
         f"teacher {teacher.name}: complete, pair scores {pairs.layout}",
-        f"  identity {described}",
+        f"  identity {indent.join(textwrap.wrap(described, IDENTITY_COLUMNS))}",
         f"  view     {view.name}: {view.frames} frames ({view.sampling}) of {view.size} x {view.size} pixels",
         f"  videos   {int(teacher.video_usable.sum()):,} decoded, {len(teacher.failures):,} failed",
         *("  " + line for line in table(rows, right_from=4)),
@@ -83,6 +87,13 @@ def _describe_teacher(teacher: TeacherReader) -> list[str]:
 
 
 def _short(value: object) -> str:
+    """Nested values in one line, digests cut to twelve places, numbers to six."""
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{key} {_short(inner)}" for key, inner in sorted(value.items())) + ")"
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(inner) for inner in value) + "]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     text = str(value)
     return text[:12] + "..." if len(text) == 64 else text
 

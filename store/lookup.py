@@ -12,6 +12,7 @@ from typing import TypeVar
 from store.errors import UnknownNameError
 
 Value = TypeVar("Value")
+SHOWN = 20
 
 
 def plugin_names(package: ModuleType) -> list[str]:
@@ -40,6 +41,8 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
     known = sorted(known)
     if name in known:
         return
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, known, n=SHOWN, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? There is" if nearest else "there is"
+    if len(known) > SHOWN:
+        known = [*(nearest or known[:SHOWN]), f"... ({len(known)} in all)"]
     raise UnknownNameError(f"unknown {kind} {name!r}; {hint}: {', '.join(known) or 'none'}")

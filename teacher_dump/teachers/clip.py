@@ -6,10 +6,15 @@ without it the weights are random, which the identity says.
 
 from __future__ import annotations
 
+import logging
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub.constants
 import open_clip
 import torch
 from open_clip.transformer import VisionTransformer
@@ -35,6 +40,7 @@ from teacher_dump.teachers.base import Teacher, TeacherOptions
 ARCHITECTURE = "ViT-B-32"
 FRAMES = 12
 RANDOM_SEED = 0
+CONNECT_S = 5.0
 RANDOM = "random"
 FILE = "file"
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -174,6 +180,9 @@ def with_weights(architecture: str, pretrained: str | None) -> tuple[nn.Module, 
         f"weights of {architecture}", pretrained, open_clip.list_pretrained_tags_by_model(architecture)
     )
     quick_gelu = open_clip.get_pretrained_cfg(architecture, pretrained).get("quick_gelu", False)
+    if not hub_is_reachable():
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # else it repeats its requests for minutes
+    logging.disable(logging.ERROR)  # what it logs of a failure is in the one line below
     try:
         model = open_clip.create_model(architecture, pretrained, force_quick_gelu=quick_gelu)
     except (RuntimeError, OSError) as error:
@@ -182,7 +191,21 @@ def with_weights(architecture: str, pretrained: str | None) -> tuple[nn.Module, 
             f"downloaded ({type(error.__cause__ or error.__context__ or error).__name__}); connect to a "
             f"network, or give a file: --pretrained weights/{architecture}.safetensors"
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     return model, pretrained
+
+
+def hub_is_reachable() -> bool:
+    """Whether weights can be downloaded; behind a proxy only the download itself can tell."""
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
+    if getproxies():
+        return True
+    try:
+        socket.create_connection((host, 443), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def random_model(architecture: str) -> nn.Module:
