@@ -5,15 +5,15 @@ CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA)))
 TEACHER  ?= $(if $(filter demo table,$(DATASET)),demo,xclip)
 CHECKPOINT ?= $(firstword $(wildcard weights/$(TEACHER).*))
 STUDENT  ?= afa
-RECIPE   ?= $(if $(filter demo table,$(DATASET)),demo,teachclip)
+RECIPE   ?=
 SEEDS    ?= 0,1,2
-RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)-$(RECIPE)
+RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
 ARGS     ?=
 
-# Inside a conda environment (other than base) its own Python is used, else a .venv that make sets up.
-ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
+# Inside a conda environment made from environment.yml its own Python is used, else a .venv that make sets up.
+ifneq ($(and $(CONDA_PREFIX),$(wildcard $(CONDA_PREFIX)/lib/python3.*/site-packages/open_clip)),)
 PY    := $(CONDA_PREFIX)/bin/python
-READY := conda-ready
+READY :=
 else
 PY    := .venv/bin/python
 READY := .venv/.ready
@@ -21,7 +21,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow lint clean conda-ready
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -37,8 +37,9 @@ dump-teacher: $(READY)    ## run TEACHER over DATASET and write its signals into
 	@$(PY) -m teacher_dump dump --dataset $(DATASET) --data "$(DATA)" --cache "$(CACHE)" --teacher $(TEACHER) \
 	  $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
 
-train-student: $(READY) $(CACHE)/manifest.json    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
-	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) --recipe $(RECIPE) --seeds "$(SEEDS)" $(ARGS)
+# A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
+train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
+	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 $(CACHE)/manifest.json: | $(READY)
 	@$(MAKE) dump-teacher ARGS=
@@ -74,7 +75,3 @@ clean:           ## delete the demo's clips, caches and runs (not .venv)
 	  $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' \
 	  && echo "$$wanted" > $@; \
 	else touch $@; fi
-
-conda-ready:
-	@$(PY) -c "import accelerate, av, decord, open_clip, zarr" || \
-	  { echo "error: conda environment $(CONDA_DEFAULT_ENV) lacks packages; make it with: conda env create -f environment.yml"; exit 1; }

@@ -10,10 +10,27 @@ from collections.abc import Sequence
 from store.errors import CacheError
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+LARGEST = 1_000_000
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Adds "(default: x)" to the help of every option that has a default and does not tell it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default in (None, False, argparse.SUPPRESS) or "default" in (action.help or "")
+        return action.help if told or action.required else f"{action.help} (default: %(default)s)"
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 to a million, for argparse."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {LARGEST:,}")
+    return number
 
 
 def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
@@ -34,5 +51,5 @@ def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     except (CacheError, OSError) as error:
         if getattr(arguments, "debug", False):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG_USE

@@ -10,6 +10,7 @@ from typing import Any
 from store.durable import read_json
 from store.layout import TeacherPlan
 from store.ledger import Ledger
+from store.manifest import MANIFEST
 from store.reader import TeacherReader, open_cache, read_root
 
 IDENTITY_COLUMNS = 100
@@ -22,7 +23,7 @@ def describe(path: Path) -> str:
     Raises MissingFileError if there is no cache.
     """
     root = read_root(path)
-    if root["state"] != "complete":
+    if not (path / MANIFEST).is_file():
         return "\n".join([*_describe_dataset(path, root), *_describe_unfinished(path)])
     cache = open_cache(path)
     lines = [*_describe_dataset(path, root), f"  digest   sha256:{cache.digest}"]

@@ -1,7 +1,7 @@
 """The ledger: one line of JSON a committed task, appended by the coordinator alone.
 
-A task counts once its line stands here, newline included; a line that a crash tore off is cut away
-when the ledger is opened again.
+A task counts once its line stands here, newline included; a line that a crash tore off does not
+count, and the next writer cuts it away.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class VideoFacts:
 
 @dataclass(frozen=True)
 class Commit:
-    """What one finished task wrote: `task` names it, unique in the cache."""
+    """What one finished task wrote: `task` names it, unique in the cache; `seconds` is what it took."""
 
     task: str
     objects: tuple[ObjectRecord, ...]
     errors: Mapping[str, ErrorSum] = field(default_factory=dict)
     videos: tuple[VideoFacts, ...] = ()
+    seconds: float = 0.0
 
     @property
     def teacher(self) -> str:
@@ -51,6 +52,7 @@ class Commit:
             "objects": [record.to_dict() for record in self.objects],
             "errors": {signal: error.to_dict() for signal, error in self.errors.items()},
             "videos": [vars(facts) for facts in self.videos],
+            "seconds": self.seconds,
         }
 
     @classmethod
@@ -60,13 +62,17 @@ class Commit:
             tuple(ObjectRecord(**record) for record in fields["objects"]),
             {signal: ErrorSum.from_dict(error) for signal, error in fields["errors"].items()},
             tuple(VideoFacts(**facts) for facts in fields["videos"]),
+            fields["seconds"],
         )
 
 
 class Ledger:
-    """The commits of `folder`/ledger.jsonl, in order; the first `append` creates the file."""
+    """The commits of `folder`/ledger.jsonl, in order; the first `append` creates the file.
 
-    def __init__(self, folder: Path) -> None:
+    repair: cut away a torn last line; only for who holds the writer's lock.
+    """
+
+    def __init__(self, folder: Path, repair: bool = False) -> None:
         self._path = folder / LEDGER
         content = self._path.read_bytes() if self._path.exists() else b""
         whole = content.rfind(b"\n") + 1
@@ -79,7 +85,7 @@ class Ledger:
                     f"{LEDGER}, line {number}, is damaged; delete the unfinished cache and dump it anew"
                 ) from None
             self._commits[commit.task] = commit
-        if whole < len(content):
+        if repair and whole < len(content):
             os.truncate(self._path, whole)
 
     def __contains__(self, task: object) -> bool:

@@ -182,11 +182,11 @@ class TeacherReader:
             layers = [
                 signal.removeprefix("vit_layers/") for signal in missing if signal.startswith("vit_layers/")
             ]
-            way_out = f"--layers {','.join(layers)}" if layers else "a --teacher that emits it"
+            way_out = f"with --layers {','.join(layers)}" if layers else "with a --teacher that emits it"
             raise UnknownNameError(
                 f"teacher {self.name!r} in {self.cache.path.name} stores no signal {missing[0]!r}, "
-                f"it stores {', '.join(self.signals)}; dump another cache with: "
-                f"python -m teacher_dump dump {way_out}"
+                f"it stores {', '.join(self.signals)}; dump another "
+                f"cache {way_out} (python -m teacher_dump dump --help)"
             )
 
     def _rows(self, signal: str) -> ShardedRows:
@@ -276,9 +276,11 @@ def read_root(path: Path) -> Mapping[str, Any]:
     if not (path / "zarr.json").is_file():
         raise MissingFileError(f"no cache at {path}; make one with: make dump-teacher CACHE={path}")
     document = read_json(path / "zarr.json")
-    root: Mapping[str, Any] = document.get("attributes", {}) if isinstance(document, dict) else {}
+    root = document.get("attributes") if isinstance(document, dict) else None
+    if not isinstance(root, dict) or not {"format", "version", "state", "dataset"} <= root.keys():
+        raise DamagedCacheError(f"{path / 'zarr.json'} is not a cache's; restore it from a good copy")
     require_same(
-        {"format": root.get("format"), "version": root.get("version")},
+        {"format": root["format"], "version": root["version"]},
         {"format": FORMAT_NAME, "version": FORMAT_VERSION},
         f"the format of {path.name}",
         "use the release that wrote it, or dump it anew",
@@ -296,7 +298,8 @@ def open_cache(path: Path | str) -> Cache:
     root = read_root(path)
     if not (path / MANIFEST).is_file():
         raise IncompleteCacheError(
-            f"{path} is {root['state']}, not complete; run the same dump command again, it resumes"
+            f"{path} is unfinished ({root['state']}, no manifest); "
+            "run the same dump command again, it resumes"
         )
     manifest = Manifest.read(path)
     manifest.check(path)

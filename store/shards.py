@@ -187,22 +187,19 @@ class ShardedRows:
     reads it; later reads of the row cost one copy. Raises DamagedCacheError naming the object.
     """
 
-    def __init__(self, root: Path, array_path: str, missing_shards_ok: bool = False) -> None:
+    def __init__(self, root: Path, array_path: str) -> None:
         self.path = array_path
         folder = root / array_path
         self.array = RowsArray.from_zarr_json(read_json(folder / "zarr.json"), array_path)
         if self.array.shard_rows is None:
             raise DamagedCacheError(f"{array_path} is not sharded")
-        self._shards: list[np.ndarray | None] = []
+        self._shards: list[np.ndarray] = []
         self._offsets = np.full(self.array.shape[0], -1, dtype=np.int64)
         for number in range(self.array.shard_count):
             path = folder / self.array.shard_path(number)
-            if missing_shards_ok and not path.exists():
-                self._shards.append(None)
-                continue
             self._shards.append(self._open_shard(path, number))
         self._checked = np.zeros(self.array.shape[0], dtype=bool)
-        self.nbytes = sum(shard.nbytes for shard in self._shards if shard is not None)
+        self.nbytes = sum(shard.nbytes for shard in self._shards)
 
     @property
     def present(self) -> np.ndarray:
@@ -246,7 +243,6 @@ class ShardedRows:
             raise DamagedCacheError(f"{self.path} has no row {row}: its video failed, or it was never dumped")
         for place, (row, offset) in enumerate(zip(rows.tolist(), offsets.tolist(), strict=True)):
             shard = self._shards[row // (self.array.shard_rows or 1)]
-            assert shard is not None
             if not self._checked[row]:
                 self._check(shard, row, offset)
             flat[place] = shard[offset : offset + row_bytes]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from store.encodings import ENCODINGS, FLOAT16
 from store.errors import InputError, UnknownNameError
 from store.lookup import look_up
 
@@ -55,10 +56,12 @@ class SignalSpec:
 
     name: str
     sizes: Mapping[str, int]
-    encoding: str = "float16"
+    encoding: str = FLOAT16
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise InputError(f"signal {self.name!r}: encoding is one of {ENCODINGS}, not {self.encoding!r}")
         inner = set(self.kind.axes[1:]) - {"T"}
         if set(self.sizes) != inner:
             raise InputError(
@@ -75,11 +78,6 @@ class SignalSpec:
     @property
     def row_axis(self) -> str:
         return self.kind.axes[0]
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of one row, without the row axis; only for signals that have no T inside."""
-        return tuple(self.sizes[axis] for axis in self.kind.axes[1:])
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from store.durable import ObjectRecord, canonical_json, read_json, record_file, write_file
+import numpy as np
+
+from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, read_json, record_file, write_file
 from store.encodings import ErrorSum
 from store.errors import IncompleteCacheError, InputError
 from store.identity import require_same
@@ -34,8 +36,8 @@ from store.layout import (
 from store.ledger import Commit, Ledger
 from store.lock import WriterLock
 from store.manifest import MANIFEST, Manifest
-from store.shards import RowsArray
-from store.tables import write_samples, write_video_facts
+from store.shards import RowsArray, ShardedRows
+from store.tables import read_column, write_samples, write_video_facts
 
 TABLES_TASK = "tables"
 
@@ -75,9 +77,10 @@ class CacheWriter:
             "teachers",
             "ledger.jsonl",
             "writer.lock",
-            "zarr.json.partial",
+            "zarr.json",
         }
-        foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in own)
+        names = (entry.name.removesuffix(PARTIAL_SUFFIX) for entry in root.iterdir())
+        foreign = sorted(name for name in names if name not in own)
         if foreign:
             raise InputError(f"{root} holds {foreign[0]!r} and is no cache; name a new or empty folder")
 
@@ -100,7 +103,7 @@ class CacheWriter:
                 f"the dataset of {self.root.name}",
                 "dump into another CACHE, or restore the dataset's files",
             )
-        self.ledger = Ledger(self.root)
+        self.ledger = Ledger(self.root, repair=True)
         leftover = all(c.task == TABLES_TASK or self.is_complete(c.teacher) for c in self.ledger)
         if self._published is not None and leftover:
             self.ledger.delete()
@@ -258,6 +261,7 @@ class CacheWriter:
         records = [
             record for commit in commits for record in commit.objects if record.path.startswith(path + "/")
         ]
+        self._require_coverage(plan)
         for spec in plan.signals:
             error = sum((c.errors[spec.name] for c in commits if spec.name in c.errors), ErrorSum())
             attributes = {"encoding_relative_l2": error.relative_l2, "encoding_max_abs": error.max_abs_error}
@@ -268,6 +272,22 @@ class CacheWriter:
             records.append(self._write_group(f"{path}/{group}", {}))
         records.append(self._write_group(path, {**plan.to_dict(), "state": COMPLETE}))
         return self._write_manifest(path, records)
+
+    def _require_coverage(self, plan: TeacherPlan) -> None:
+        """Expected rows = written rows + listed failures, signal by signal; else IncompleteCacheError."""
+        usable = ~read_column(self.root, f"{view_path(plan.view.name)}/failed")
+        own_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
+        for spec in plan.signals:
+            expected = usable if spec.row_axis == "V" else np.ones(len(own_video), dtype=bool)
+            if spec.name == "frame_relevance":
+                expected = (own_video >= 0) & usable[own_video]
+            present = ShardedRows(self.root, f"{teacher_path(plan.name)}/{spec.name}").present
+            if (present != expected).any():
+                row = int(np.argmax(present != expected))
+                raise IncompleteCacheError(
+                    f"teacher {plan.name!r}, signal {spec.name!r}: row {row} is "
+                    f"{'there but its video failed' if present[row] else 'missing'}; dump into another CACHE"
+                )
 
     def _write_manifest(self, path: str, records: Iterable[ObjectRecord]) -> str:
         manifest = Manifest.of(records)

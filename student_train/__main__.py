@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from store.cli import add_debug, run_cli
+from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
 from store.lookup import plugin_names
 from student_train import students
 from student_train.config import ARMS
@@ -21,19 +21,12 @@ def numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]
             values = tuple(kind(part) for part in text.split(","))
         except ValueError:
             values = ()
-        if not values or len(set(values)) < len(values) or not all(value >= 0 for value in values):
+        if not values or len(set(values)) < len(values) or not all(0 <= value < 2**63 for value in values):
             what = "whole numbers" if kind is int else "numbers"
             raise argparse.ArgumentTypeError(f"{text!r} is not a list of different {what} like 1,2,3")
         return values
 
     return parse
-
-
-def at_least_one(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,9 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_debug(shared)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        with_defaults = argparse.ArgumentDefaultsHelpFormatter
         return commands.add_parser(
-            name, parents=[shared], help=text, description=text, formatter_class=with_defaults
+            name, parents=[shared], help=text, description=text, formatter_class=HelpFormatter
         )
 
     add_train_options(command("train", "train students from a cache, untaught and taught, and compare them"))
@@ -72,7 +64,9 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
         help="folder of the run; goes on with it",
     )
     parser.add_argument("--student", default="afa", help=f"one of: {', '.join(plugin_names(students))}")
-    parser.add_argument("--recipe", default="demo", help="a recipe of the student")
+    parser.add_argument(
+        "--recipe", help="a recipe of the student (default: demo for the demo's teacher, else teachclip)"
+    )
     parser.add_argument("--teacher", default=unset, help="whose signals; not needed if there is one")
     parser.add_argument(
         "--threads",

@@ -22,6 +22,7 @@ from student_train.results import Request, assemble, is_current, measure
 from student_train.run_folder import Choice, RunFolder, identity_of
 
 SAME_NUMBERS, OTHER_NUMBERS = 0, 1
+DEMO, OFFICIAL = "demo", "teachclip"
 WEIGHT_TOLERANCE = 1e-4
 MEASURED_NOT_COMPARED = ("example",)
 
@@ -29,9 +30,10 @@ MEASURED_NOT_COMPARED = ("example",)
 def train(options: argparse.Namespace) -> int:
     """Train what is not yet trained, write results.json, results.md and results.png, print the table."""
     arms = chosen_arms(options.arms)
-    choice_of_recipe = chosen_recipe(options)
+    load_plugin(students, "student", options.student)
     cache = open_cache(options.cache)
-    choice = Choice(chosen_teacher(cache, getattr(options, "teacher", None)), *choice_of_recipe)
+    teacher = chosen_teacher(cache, getattr(options, "teacher", None))
+    choice = Choice(teacher, *chosen_recipe(options, teacher))
     cache.split(TEST_SPLIT)
     torch.set_num_threads(options.threads)
     run = RunFolder(options.out)
@@ -122,12 +124,13 @@ def chosen_arms(text: str) -> tuple[str, ...]:
     return tuple(arm for arm in ARMS if arm in asked)
 
 
-def chosen_recipe(options: argparse.Namespace) -> tuple[str, str, Recipe]:
+def chosen_recipe(options: argparse.Namespace, teacher: str) -> tuple[str, str, Recipe]:
     """Names of student and recipe, and the recipe with what the command line overrides."""
+    name = options.recipe or (DEMO if teacher == DEMO else OFFICIAL)
     module = load_plugin(students, "student", options.student)
-    recipe: Recipe = look_up(f"{options.student} recipe", options.recipe, module.RECIPES)
+    recipe: Recipe = look_up(f"{options.student} recipe", name, module.RECIPES)
     given = {name: getattr(options, name, None) for name in ("epochs", "batch_size", "learning_rates")}
-    return options.student, options.recipe, recipe.overridden(**given)
+    return options.student, name, recipe.overridden(**given)
 
 
 def chosen_teacher(cache: Cache, name: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from store.errors import CacheError, InputError
+from store.errors import UnknownNameError
 from store.reader import Cache, TeacherReader
 from store.retrieval_metrics import retrieval_metrics
 from student_train.stream import RELEVANCE, frame_distribution, paired_rows, row_tensors
@@ -83,7 +83,7 @@ def teacher_metrics(teacher: TeacherReader, rows: SplitRows) -> dict[str, Any]:
     """The teacher's own metrics from its pair scores, or {"absent": reason} where it has none."""
     try:
         scores, known = teacher.pair_scores(rows.video, rows.text)
-    except CacheError as error:
+    except UnknownNameError as error:
         return {"absent": str(error)}
     if not known.all():
         unknown = int(np.count_nonzero(~known))
@@ -93,12 +93,9 @@ def teacher_metrics(teacher: TeacherReader, rows: SplitRows) -> dict[str, Any]:
 
 def teacher_frame_weight(teacher: TeacherReader, rows: SplitRows) -> np.ndarray | None:
     """Frame relevance [T, M] of the teacher for every text with its own video; None if not stored."""
-    if RELEVANCE not in teacher.signals:
+    if RELEVANCE not in teacher.signals or not teacher.signals[RELEVANCE].attributes.get("temperature"):
         return None
     video = rows.video[rows.text_video]
     score = row_tensors(teacher, [RELEVANCE], "T", rows.text)[RELEVANCE]
     valid = torch.from_numpy(teacher.frame_valid[video, 0])
-    try:
-        return frame_distribution(teacher, score, valid).numpy()
-    except InputError:
-        return None
+    return frame_distribution(teacher, score, valid).numpy()

@@ -100,10 +100,10 @@ def draw_example(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_ylim(0, 1.1 * max(map(max, found["frame_weight"].values())))
     axes.set_xlabel("seconds")
     axes.set_ylabel("frame weight")
-    axes.set_title(textwrap.fill(f"“{found['text']}”", 60), fontsize=10)
+    axes.set_title(textwrap.fill(f"“{found['text']}”", 60), fontsize=10, parse_math=False)
     axes.legend(frameon=False, fontsize=8)
 
 
 def absent(axes: Axes, reason: str) -> None:
     axes.set_axis_off()
-    axes.text(0.5, 0.5, reason, ha="center", va="center", wrap=True, fontsize=9)
+    axes.text(0.5, 0.5, reason, ha="center", va="center", wrap=True, fontsize=9, parse_math=False)

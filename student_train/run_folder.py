@@ -17,14 +17,18 @@ from typing import Any
 
 import torch
 
-from store.durable import read_json, write_file
-from store.errors import InputError, MissingFileError
+from store.durable import PARTIAL_SUFFIX, read_json, write_file
+from store.errors import DamagedCacheError, InputError, MissingFileError
 from store.identity import require_same
 from store.reader import Cache
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
 
 CONFIG_FILE = "config.json"
+NEEDED_KEYS = {
+    CONFIG_FILE: {"identity", "cache"},
+    "results.json": {"request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights"},
+}
 TRAINER_VERSION = 1
 """Raised by hand when a training with the same configuration gives other numbers than before."""
 
@@ -54,6 +58,7 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
         "recipe": choice.recipe_name,
         "settings": settings,
         "torch_threads": torch.get_num_threads(),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
         "trainer_version": TRAINER_VERSION,
     }
 
@@ -72,13 +77,14 @@ class RunFolder:
         file = self.path / CONFIG_FILE
         if file.exists():
             require_same(
-                read_json(file)["identity"],
+                self.config()["identity"],
                 wanted,
                 f"the run in {self.path}",
                 f"name another folder with --out, or remove {self.path}",
             )
             return
-        if self.path.exists() and any(self.path.iterdir()):
+        others = self.path.iterdir() if self.path.exists() else ()
+        if any(not entry.name.endswith(PARTIAL_SUFFIX) for entry in others):
             raise InputError(
                 f"{self.path} holds other files, no {CONFIG_FILE}; name an empty folder by --out"
             )
@@ -104,7 +110,12 @@ class RunFolder:
             raise MissingFileError(
                 f"no {name} in {self.path}; make it: python -m student_train train CACHE --out {self.path}"
             )
-        return read_json(self.path / name)
+        document = read_json(self.path / name)
+        if not isinstance(document, dict) or not NEEDED_KEYS[name] <= document.keys():
+            raise DamagedCacheError(
+                f"{self.path / name} was changed after it was written; remove it and train again"
+            )
+        return document
 
     def has_results(self) -> bool:
         return (self.path / "results.json").is_file()

@@ -43,7 +43,7 @@ def make_accelerator() -> Accelerator:
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision="no")
     if accelerator.num_processes > 1:
         raise InputError(f"training runs in one process, not {accelerator.num_processes}; start it alone")
     return accelerator

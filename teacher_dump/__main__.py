@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store.cli import add_debug, run_cli
+from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
 from store.errors import CacheError, InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, load_plugin, plugin_names
@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m teacher_dump", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    defaults = argparse.ArgumentDefaultsHelpFormatter
     dump = commands.add_parser(
-        "dump", help="write a teacher's signals into a cache", formatter_class=defaults
+        "dump", help="write a teacher's signals into a cache", formatter_class=HelpFormatter
     )
     dump.set_defaults(execute=run_dump)
     dump.add_argument("--dataset", default="demo", help="which dataset: demo, table, msrvtt, ...")
     dump.add_argument("--data", type=Path, help="its folder or file (default: data/<dataset>)")
     dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
     add_teacher_options(dump)
-    dump.add_argument("--batch-videos", type=int, default=32, help="videos in one forward")
-    dump.add_argument("--batch-texts", type=int, default=256, help="texts in one forward")
-    dump.add_argument("--threads", type=int, help="threads of torch (default: one a core)")
-    dump.add_argument("--shard-rows", type=int, help="rows in one shard (default: what makes 256 MB)")
-    dump.add_argument("--decoders", type=int, default=2, help="processes that decode videos ahead")
+    dump.add_argument("--batch-videos", type=at_least_one, default=32, help="videos in one forward")
+    dump.add_argument("--batch-texts", type=at_least_one, default=256, help="texts in one forward")
+    dump.add_argument("--threads", type=at_least_one, help="threads of torch (default: one a core)")
+    dump.add_argument("--shard-rows", type=at_least_one, help="rows of a shard (default: what makes 256 MB)")
+    dump.add_argument("--decoders", type=at_least_one, default=2, help="processes that decode videos ahead")
     dump.add_argument(
         "--time-limit", type=float, default=60.0, help="seconds that decoding one video may take"
     )
@@ -42,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     add_debug(dump)
     fit = commands.add_parser(
-        "fit", help="train the small X-CLIP teacher of the demo", formatter_class=defaults
+        "fit", help="train the small X-CLIP teacher of the demo", formatter_class=HelpFormatter
     )
     fit.set_defaults(execute=run_fit)
     fit.add_argument("--out", type=Path, default=Path("teacher_dump/weights/demo_xclip.safetensors"),
@@ -51,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--seed", type=int, default=0, help="of the initial weights and the order of the batches"
     )
-    fit.add_argument("--threads", type=int, default=2, help="threads of torch; they change the last bits")
+    fit.add_argument("--threads", type=at_least_one, default=2, help="of torch; they change the last bits")
     add_debug(fit)
     return parser
 
@@ -66,7 +65,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers", help="ViT blocks to store, from 0, separated by commas (default: the teacher's own)"
     )
-    parser.add_argument("--frames", type=int, help="frames of a video (default: the teacher's own)")
+    parser.add_argument("--frames", type=at_least_one, help="frames of a video (default: the teacher's own)")
 
 
 def run_dump(arguments: argparse.Namespace) -> int:
@@ -129,6 +128,7 @@ def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
         print(f"\n{len(failures)} of {videos} videos failed and are left out:")
         for row, reason in failures.items():
             print(f"  {cache.video_ids[row]}: {reason}")
+        print("To try them again (mended, or with a longer --time-limit), delete the cache and dump anew.")
     if len(failures) == videos:
         raise CacheError("not one video could be decoded; nothing can be trained from this cache")
     return 1 if max_failures is not None and len(failures) > max_failures else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from store.durable import canonical_json, read_json, write_file
+from store.errors import InputError
 from store.inputs.decode_pool import DecodePool
 from store.inputs.samples import Samples
 from store.layout import TeacherPlan
@@ -26,6 +27,7 @@ from teacher_dump.executors import SerialExecutor
 from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, shard_tasks
 from teacher_dump.teachers.base import Teacher
 
+LARGEST_SETTING = 1_000_000
 LIBRARIES = ("torch", "open_clip_torch", "decord", "av", "pillow", "numpy", "zarr")
 
 
@@ -43,6 +45,11 @@ class DumpSettings:
     shard_rows: int | None = None
     decoders: int = 2
     time_limit_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not 0 < value <= LARGEST_SETTING:
+                raise InputError(f"{name} is a number from 1 to {LARGEST_SETTING:,}, not {value}")
 
 
 def dump(
@@ -65,9 +72,12 @@ def dump(
                 dumper = ShardDumper(
                     root, plan, samples, teacher, pool, writer.view_is_complete(plan.view.name)
                 )
-                seconds = _run(writer, dumper, tasks)
+                _run(writer, dumper, tasks)
+            seconds = dict(earlier_seconds)
+            for task in tasks:
+                seconds[task.phase] = seconds.get(task.phase, 0.0) + writer.ledger[task.name].seconds
             writer.complete(plan, [task.name for task in tasks])
-            _report_seconds(root, plan.name, {**earlier_seconds, **seconds})
+            _report_seconds(root, plan.name, seconds)
     return open_cache(root)
 
 
@@ -104,24 +114,21 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _run(writer: CacheWriter, dumper: ShardDumper, tasks: Iterable[ShardTask]) -> dict[str, float]:
-    """Run the unfinished tasks phase by phase; returns seconds by phase."""
-    seconds: dict[str, float] = {}
+def _run(writer: CacheWriter, dumper: ShardDumper, tasks: Iterable[ShardTask]) -> None:
+    """Run the unfinished tasks phase by phase."""
     executor = SerialExecutor()
     for phase, of_phase in groupby(tasks, key=lambda task: task.phase):
         todo = [task for task in of_phase if task.name not in writer.ledger]
-        began = time.monotonic()
         unit = "video" if PHASE_AXIS[phase] == "V" else "text"
         total = sum(_units(task, dumper) for task in todo)
         with tqdm(total=total, desc=f"{dumper.plan.name}: {phase}", unit=unit, disable=None) as bar:
 
             def run(task: ShardTask, bar: Any = bar) -> Commit:
-                return dumper.run(task, bar.update)
+                began = time.monotonic()
+                return replace(dumper.run(task, bar.update), seconds=round(time.monotonic() - began, 3))
 
             for commit in executor.map(run, todo):
                 writer.commit(commit)
-        seconds[phase] = time.monotonic() - began
-    return seconds
 
 
 def _units(task: ShardTask, dumper: ShardDumper) -> int:
@@ -130,7 +137,7 @@ def _units(task: ShardTask, dumper: ShardDumper) -> int:
 
 
 def _report_seconds(root: Path, teacher: str, seconds: dict[str, float]) -> None:
-    """Write reports/dump.json, outside the digest: seconds by phase of each teacher's last run."""
+    """Write reports/dump.json, outside the digest: seconds by phase of each teacher's dump."""
     path = root / "reports" / "dump.json"
     report = read_json(path) if path.exists() else {"teachers": {}}
     report["teachers"][teacher] = {"seconds": {phase: round(value, 3) for phase, value in seconds.items()}}

@@ -74,7 +74,7 @@ class ShardDumper:
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
             view = self._view_files(stack, task)
-            for batch in self._decoded_batches(rows, decoded, facts, progress):
+            for batch in self._decoded_batches(rows, decoded, view, facts, progress):
                 for row, video in batch:
                     view.take(row, video)
                 signals.append([row for row, _ in batch], self._encode_videos([video for _, video in batch]))
@@ -93,6 +93,7 @@ class ShardDumper:
         self,
         rows: Sequence[int],
         decoded: Iterator[DecodedVideo | DecodeFailure],
+        view: ViewFiles | StoredView,
         facts: list[VideoFacts],
         progress: Progress,
     ) -> Iterator[list[tuple[int, DecodedVideo]]]:
@@ -100,6 +101,7 @@ class ShardDumper:
         batch: list[tuple[int, DecodedVideo]] = []
         for row, video in zip(rows, decoded, strict=True):
             if isinstance(video, DecodeFailure):
+                view.miss(row, video.reason)
                 facts.append(VideoFacts(row, video.reason))
             else:
                 facts.append(VideoFacts(row, "", video.duration_s, video.route, video.skipped_packets))
@@ -148,13 +150,13 @@ class ShardDumper:
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
     def _dump_pairs(self, task: ShardTask, progress: Progress) -> Commit:
-        """All texts are read once a task, block by block; memory is two copies of the shard's logits."""
+        """All texts are read once a task, block by block; memory: some copies of the shard's logits."""
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
             stored = StoredFeatures(self.root, self.plan)
             rows = np.arange(task.start, task.stop)
             rows = rows[stored.usable[rows]]
-            logits_VT = np.empty((len(rows), len(self.samples.texts)), dtype=np.float32)
+            logits_VT = np.full((len(rows), len(self.samples.texts)), np.nan, dtype=np.float32)
             for text_rows in blocks(np.arange(logits_VT.shape[1]), self.plan.execution["batch_texts"]):
                 texts = stored.texts(text_rows)
                 for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):

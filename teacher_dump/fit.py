@@ -17,7 +17,7 @@ from tqdm import tqdm
 from store.errors import InputError
 from store.inputs.datasets import table
 from store.inputs.decode_pool import DecodeFailure, DecodePool
-from store.inputs.demo_clips import TABLE, render
+from store.inputs.demo_clips import TABLE, WORLD_VERSION, render
 from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.inputs.samples import Samples
 from store.retrieval_metrics import TEXT_TO_VIDEO, VIDEO_TO_TEXT, retrieval_metrics
@@ -69,6 +69,7 @@ def fit_demo(data: Path, out: Path, settings: FitSettings) -> dict[str, object]:
     model, seconds = fit(train, vocabulary, settings)
     told: dict[str, object] = {
         "settings": asdict(settings),
+        "world": WORLD_VERSION,
         "clips": len(train),
         "seconds": round(seconds, 1),
         "val_sum_recall": evaluate(model, val),

@@ -57,7 +57,9 @@ def execution(
     """
     phases = {spec.name: phase_of(spec) for spec in signals}
     rows = {
-        phase: shard_rows or _default_shard_rows([s for s in signals if phases[s.name] == phase], counts)
+        phase: shard_rows
+        if shard_rows is not None
+        else _default_shard_rows([s for s in signals if phases[s.name] == phase], counts)
         for phase in PHASES
     }
     return {**settings, "phase_of": phases, "shard_rows": rows}

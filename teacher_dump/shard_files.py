@@ -61,6 +61,9 @@ class ViewFiles:
         for name, values in view_values(video).items():
             self._files[name].append(row, values)
 
+    def miss(self, row: int, reason: str) -> None:
+        """A failed video has no rows; the ledger's facts tell why."""
+
     def finish(self) -> list[ObjectRecord]:
         return [file.finish() for file in self._files.values()]
 
@@ -91,6 +94,14 @@ class StoredView:
         difference = float(np.abs(found["frame_thumbnail"] - stored).mean())
         if difference > THUMBNAIL_TOLERANCE:
             raise IdentityError(f"{where}: pictures differ by {difference:.1f} of 255 on average; {way_out}")
+
+    def miss(self, row: int, reason: str) -> None:
+        """Raise IdentityError if a video fails now that decoded for the first teacher."""
+        if self._times.present[row]:
+            raise IdentityError(
+                f"{self._path}, video row {row} decoded in the first dump and fails now ({reason}); "
+                "restore the file, or dump into another CACHE"
+            )
 
     def finish(self) -> list[ObjectRecord]:
         return []

@@ -37,7 +37,11 @@ def render(out: Path, split_sizes: Mapping[str, int], seed: int = 0, workers: in
     began = time.monotonic()
     wanted = {"splits": dict(split_sizes), "seed": seed, "world": WORLD_VERSION}
     earlier_s = _earlier_seconds(out, wanted)
-    if (out / TABLE).exists():
+    if (out / TABLE).exists() and all(
+        (out / clip_name(split, place)).exists()
+        for split, count in split_sizes.items()
+        for place in range(count)
+    ):
         return earlier_s
     (out / "clips").mkdir(parents=True, exist_ok=True)
     write_file(out / SETTINGS, canonical_json({**wanted, "seconds": earlier_s}))
@@ -46,11 +50,13 @@ def render(out: Path, split_sizes: Mapping[str, int], seed: int = 0, workers: in
         for split, count in split_sizes.items()
         for place, number in enumerate(described_scenes(split, count))
     ]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        results = pool.map(render_clip, tasks, chunksize=16)
-        rows = list(tqdm(results, total=len(tasks), desc="render clips", unit="clip", disable=None))
-    seconds = earlier_s + time.monotonic() - began
-    write_file(out / SETTINGS, canonical_json({**wanted, "seconds": seconds}))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            results = pool.map(render_clip, tasks, chunksize=16)
+            rows = list(tqdm(results, total=len(tasks), desc="render clips", unit="clip", disable=None))
+    finally:
+        seconds = earlier_s + time.monotonic() - began
+        write_file(out / SETTINGS, canonical_json({**wanted, "seconds": seconds}))
     _write_table(out / TABLE, rows)
     return seconds
 
@@ -65,16 +71,23 @@ def _earlier_seconds(out: Path, wanted: Mapping[str, Any]) -> float:
     return float(found["seconds"])
 
 
-def rendering_seconds(out: Path) -> dict[str, float]:
-    """{"render": seconds} that the clips at `out` took, {} if they were not rendered here."""
-    settings = out / SETTINGS
-    return {"render": float(read_json(settings)["seconds"])} if settings.exists() else {}
+def rendered_settings(out: Path) -> tuple[dict[str, int], int] | None:
+    """{split: count} and seed of what was rendered into `out`, None if nothing was."""
+    if not (out / SETTINGS).exists():
+        return None
+    found = read_json(out / SETTINGS)
+    return found["splits"], found["seed"]
+
+
+def clip_name(split: str, place: int) -> str:
+    """The path of a clip below the folder, with "/"."""
+    return f"clips/{split}_{place:05d}.mp4"
 
 
 def render_clip(task: tuple[Path, str, int, int, int]) -> Row:
     """Render clip `place` of a split, which shows scene `number`; its row of the table."""
     out, split, place, number, seed = task
-    name = f"clips/{split}_{place:05d}.mp4"
+    name = clip_name(split, place)
     generator = np.random.Generator(np.random.PCG64([seed, number]))
     scene = Scene.number(number)
     text = caption(scene, generator)

@@ -78,6 +78,8 @@ class Samples:
         for row, text in enumerate(self.texts):
             if not text.text.strip():
                 raise InputError(f"dataset {self.name!r}: text row {row} is empty; remove it")
+            if not text.text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text.text):
+                raise InputError(f"dataset {self.name!r}: text row {row} holds half a character; mend it")
             if text.kind not in TEXT_KINDS:
                 raise InputError(f"dataset {self.name!r}: text row {row} is of kind {text.kind!r}")
             if not -1 <= text.video < len(self.videos) or (text.video == -1) != (text.kind == CLASS):

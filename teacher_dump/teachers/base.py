@@ -25,7 +25,7 @@ class TeacherOptions:
     """What a user may say about a teacher; a teacher refuses what it does not know with InputError.
 
     checkpoint: a file with weights. architecture, pretrained: for teachers that come in many
-    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames, size: of the view.
+    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view.
     """
 
     checkpoint: Path | None = None

@@ -17,7 +17,7 @@ from urllib.request import getproxies
 import huggingface_hub.constants
 import open_clip
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 from store.errors import InputError, MissingFileError
@@ -102,6 +102,7 @@ class ClipTeacher(Teacher):
             "weights_sha256": weights_digest(self._model),
             "architecture": {"family": "open_clip", "name": self._architecture},
             "pretrained": self._weights,
+            "quick_gelu": any(isinstance(part, QuickGELU) for part in self._model.modules()),
             "dtype": "float32",
             "tokenizer": {"name": self._architecture},
             "context_length": int(self._model.context_length),
@@ -179,9 +180,22 @@ def with_weights(architecture: str, pretrained: str | None) -> tuple[nn.Module, 
     check_name(
         f"weights of {architecture}", pretrained, open_clip.list_pretrained_tags_by_model(architecture)
     )
-    quick_gelu = open_clip.get_pretrained_cfg(architecture, pretrained).get("quick_gelu", False)
+    facts = open_clip.get_pretrained_cfg(architecture, pretrained)
+    quick_gelu = facts.get("quick_gelu", False)
+    if (
+        facts.get("resize_mode", "shortest") != "shortest"
+        or facts.get("interpolation", "bicubic") != "bicubic"
+    ):
+        raise InputError(
+            f"{architecture} {pretrained!r} wants frames resized another way ({facts.get('resize_mode')}, "
+            f"{facts.get('interpolation')}) than views are (shorter side, bicubic); choose other weights"
+        )
     if not hub_is_reachable():
         huggingface_hub.constants.HF_HUB_OFFLINE = True  # else it repeats its requests for minutes
+    # Weights trained with QuickGELU need the architecture that has it: a file does not tell.
+    architecture_of_file = architecture
+    if quick_gelu and f"{architecture}-quickgelu" in open_clip.list_models():
+        architecture_of_file = f"{architecture}-quickgelu"
     logging.disable(logging.ERROR)  # what it logs of a failure is in the one line below
     try:
         model = open_clip.create_model(architecture, pretrained, force_quick_gelu=quick_gelu)
@@ -189,7 +203,8 @@ def with_weights(architecture: str, pretrained: str | None) -> tuple[nn.Module, 
         raise MissingFileError(
             f"the weights {pretrained!r} of {architecture} are not on this machine and could not be "
             f"downloaded ({type(error.__cause__ or error.__context__ or error).__name__}); connect to a "
-            f"network, or give a file: --pretrained weights/{architecture}.safetensors"
+            f"network, or give a file: --architecture {architecture_of_file} "
+            f"--pretrained weights/{architecture}.safetensors"
         ) from error
     finally:
         logging.disable(logging.NOTSET)

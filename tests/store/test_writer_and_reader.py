@@ -18,6 +18,7 @@ from store.errors import (
     MissingFileError,
     UnknownNameError,
 )
+from store.info import describe
 from store.inputs.samples import Text
 from store.ledger import Commit
 from store.lock import WriterLock
@@ -140,6 +141,44 @@ def test_a_torn_last_line_of_the_ledger_does_not_count(tmp_path):
         assert "a/b/0" in writer.ledger
         assert "a/b/1" not in writer.ledger
     assert (root / "ledger.jsonl").read_bytes().endswith(b"}\n")
+
+
+def test_looking_at_a_dump_under_way_changes_nothing(tmp_path):
+    root = tmp_path / "c.zarr"
+    with CacheWriter(root, synthetic_samples()) as writer:
+        writer.plan(synthetic_plan(synthetic_samples()))
+        with open(root / "ledger.jsonl", "ab") as file:
+            file.write(b'{"task":"half a li')
+        before = tree(root)
+        assert "dumping" in describe(root)
+        assert tree(root) == before
+
+
+def test_a_teacher_that_lacks_a_row_is_not_complete(tmp_path):
+    samples = synthetic_samples()
+    plan = synthetic_plan(samples)
+    commits = list(
+        shard_commits(tmp_path / "c.zarr", samples, plan, synthetic_values(samples), frozenset({3}))
+    )
+    facts = commits[-1]
+    healed = replace(facts, videos=tuple(replace(video, failure="") for video in facts.videos))
+    with CacheWriter(tmp_path / "d.zarr", samples) as writer:
+        writer.plan(plan)
+        for commit in shard_commits(
+            tmp_path / "d.zarr", samples, plan, synthetic_values(samples), frozenset({3})
+        ):
+            writer.commit(healed if commit.task == facts.task else commit)
+        with pytest.raises(IncompleteCacheError, match=r"'frame_embedding': row 3 is missing"):
+            writer.complete(plan, [commit.task for commit in commits])
+
+
+def test_what_a_kill_left_aside_does_not_block_a_resume(tmp_path):
+    root = tmp_path / "c.zarr"
+    root.mkdir()
+    (root / "writer.lock.partial").write_bytes(b"{")
+    (root / "zarr.json.partial").write_bytes(b"{")
+    write_synthetic_cache(root)
+    assert open_cache(root).teacher_names == ["synthetic"]
 
 
 def test_completion_needs_every_task_and_every_row(tmp_path):

@@ -12,10 +12,12 @@ import pytest
 from store.errors import CacheError
 from store.retrieval_metrics import DIRECTIONS, METRICS
 from student_train import experiment, trainer
-from student_train.__main__ import main
+from student_train.__main__ import main, make_parser
+from student_train.commands import chosen_recipe
 from tests.student_train.learnable_cache import SIGNALS, learnable_samples, write_learnable_cache
 
-QUICK = ("--epochs", "3", "--batch-size", "16", "--seeds", "0,1", "--learning-rates", "0.001,0.003")
+RATES = ("--learning-rates", "0.001,0.003")
+QUICK = ("--epochs", "3", "--batch-size", "16", "--seeds", "0,1", *RATES, "--recipe", "demo")
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -311,3 +313,11 @@ def test_seeds_that_are_none_are_refused(
         main(["train", "c.zarr", "--out", str(tmp_path / "run"), f"--seeds={seeds}"])
     assert left.value.code == 2
     assert "whole numbers like 1,2,3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("teacher", "recipe"), [("demo", "demo"), ("oracle", "teachclip")])
+def test_the_demos_teacher_has_a_recipe_of_its_own_any_other_the_official_one(
+    teacher: str, recipe: str
+) -> None:
+    options = make_parser().parse_args(["train", "c.zarr", "--out", "run"])
+    assert chosen_recipe(options, teacher)[1] == recipe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from store.errors import IdentityError, NonFiniteError
+from store.errors import IdentityError, InputError, NonFiniteError
 from store.inputs.samples import Text
 from store.reader import open_cache
 from store.writer import CacheWriter
@@ -130,6 +130,25 @@ def test_a_second_teacher_may_share_the_view_but_must_see_the_same_frames(clips,
     with pytest.raises(IdentityError, match="video row 3: pictures differ"):
         dump(tmp_path / "c.zarr", replace(samples, videos=videos), ColourTeacher("third"), SETTINGS, {})
     assert open_cache(tmp_path / "c.zarr").teacher_names == ["bright", "colour"]
+
+
+def test_a_video_that_fails_only_for_the_second_teacher_stops_it_and_loses_nothing(clips, tmp_path):
+    for path in clips.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    dump(tmp_path / "c.zarr", colour_samples(tmp_path), ColourTeacher(), SETTINGS, {})
+    samples = colour_samples(tmp_path, broken=(2,))
+    with pytest.raises(IdentityError, match="video row 2 decoded in the first dump and fails now"):
+        dump(tmp_path / "c.zarr", samples, ColourTeacher("second"), SETTINGS, {})
+    assert open_cache(tmp_path / "c.zarr").teacher_names == ["colour"]
+
+
+@pytest.mark.parametrize(
+    "setting", ["batch_videos", "batch_texts", "threads", "shard_rows", "decoders", "time_limit_s"]
+)
+@pytest.mark.parametrize("value", [0, -2, float("inf"), float("nan")])
+def test_settings_that_mean_nothing_are_refused_before_anything_is_planned(setting, value):
+    with pytest.raises(InputError, match=setting):
+        replace(SETTINGS, **{setting: value})
 
 
 def test_a_changed_teacher_is_refused_before_anything_is_written(clips, whole):

@@ -9,7 +9,7 @@ import torch
 
 from store.errors import InputError
 from store.inputs.datasets import table
-from store.inputs.demo_clips import TABLE, render
+from store.inputs.demo_clips import TABLE, WORLD_VERSION, render
 from teacher_dump.fit import FIT_SPLITS, FitSettings, evaluate, fit, fit_demo, load_pairs
 from teacher_dump.teachers import demo
 from teacher_dump.teachers.base import TeacherOptions
@@ -59,8 +59,9 @@ def test_weights_of_something_else_are_refused(tmp_path):
         demo.load(TeacherOptions(checkpoint=tmp_path / "w.safetensors"))
 
 
-def test_the_shipped_weights_are_small():
+def test_the_shipped_weights_are_small_and_of_the_world_that_is_rendered():
     assert demo.WEIGHTS.stat().st_size < 4_000_000
+    assert demo.told_by(demo.WEIGHTS)["world"] == WORLD_VERSION
 
 
 @pytest.mark.slow
