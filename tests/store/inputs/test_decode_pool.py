@@ -167,6 +167,8 @@ def test_the_processes_are_gone_when_the_program_is_killed(hanging_program):
 
 
 def hang_in_a_pool(paths):
+    # A test run in the background passes on that SIGINT is ignored; a program at a terminal does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with DecodePool(VIEW, len(paths), 60.0, leave_pid_and_hang) as pool:
         list(pool.decode(Path(path) for path in paths))
 
