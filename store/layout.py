@@ -5,7 +5,6 @@ videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from store.inputs.view import View
 from store.pair_scores import PairScores
 from store.shards import RowsArray
 from store.signals import SignalSpec
+from store.untrusted import is_of, is_path_name, shown
 
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
@@ -33,7 +33,7 @@ def teacher_path(teacher: str) -> str:
 
 def check_path_name(kind: str, name: str) -> str:
     """`name` if it can be a folder of the cache; raises InputError otherwise."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+    if not is_path_name(name):
         raise InputError(f"{kind} {name!r} can't name a folder; use letters, digits, '_', '-' and '.'")
     return name
 
@@ -96,8 +96,9 @@ class TeacherPlan:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TeacherPlan:
+        """Parse `to_dict`'s; raises DamagedCacheError for what is missing or of another type."""
         try:
-            return cls(
+            plan = cls(
                 fields["name"],
                 fields["identity"],
                 View.from_dict(fields["view"]),
@@ -107,6 +108,19 @@ class TeacherPlan:
             )
         except (KeyError, TypeError) as error:
             raise DamagedCacheError(f"a teacher's attributes lack {error}; restore its zarr.json") from None
+        objects = (plan.identity, plan.execution, plan.provenance)
+        scale = plan.identity.get("logit_scale") if isinstance(plan.identity, dict) else None
+        names = {spec.name for spec in plan.signals}
+        if (
+            not is_path_name(plan.name)
+            or not all(isinstance(value, dict) for value in objects)
+            or not (scale is None or is_of(scale, float))
+            or len(names) != len(plan.signals)
+        ):
+            raise DamagedCacheError(
+                f"the attributes of teacher {shown(plan.name)} are not those of format 1; pull it again"
+            )
+        return plan
 
 
 def dataset_attributes(samples: Samples) -> dict[str, Any]:

@@ -13,6 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from store.contents import (
+    check_dataset,
+    check_rows,
+    check_view,
+    read_attributes,
+    read_plan,
+    require_arrays,
+    table_arrays,
+    teacher_contents,
+    view_contents,
+)
 from store.durable import read_json
 from store.errors import (
     DamagedCacheError,
@@ -24,15 +35,25 @@ from store.errors import (
 from store.identity import require_same
 from store.inputs.samples import Split
 from store.inputs.view import View
-from store.layout import FORMAT_NAME, FORMAT_VERSION, TeacherPlan, teacher_path, view_path
+from store.layout import (
+    COMPLETE,
+    DUMPING,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    PLANNED,
+    teacher_path,
+    view_path,
+)
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
 from store.pair_scores import DENSE, FACTORED, PairScores, factored_scores
 from store.shards import ShardedRows
 from store.signals import SignalSpec
 from store.tables import read_column, read_strings
+from store.untrusted import is_of, require_plain_tree, shown
 
 RESIDENT_BYTES = 1 << 28
+MOST_ABSENT = 16
 
 
 class Cache:
@@ -69,7 +90,7 @@ class Cache:
     @cached_property
     def text_video(self) -> np.ndarray:
         """[T] int64: the video row of each text, -1 for a class name."""
-        return read_column(self.path, "texts/video")
+        return check_rows("texts/video", read_column(self.path, "texts/video"), -1, self.dataset["videos"])
 
     @property
     def splits(self) -> list[str]:
@@ -78,8 +99,10 @@ class Cache:
     def split(self, name: str) -> Split:
         """Row numbers of a split; raises UnknownNameError listing what there is."""
         check_name("split", name, self.splits)
+        video, text = f"splits/{name}/video", f"splits/{name}/text"
         return Split(
-            read_column(self.path, f"splits/{name}/video"), read_column(self.path, f"splits/{name}/text")
+            check_rows(video, read_column(self.path, video), 0, self.dataset["videos"]),
+            check_rows(text, read_column(self.path, text), 0, self.dataset["texts"]),
         )
 
     @property
@@ -93,11 +116,9 @@ class Cache:
 
     def group_manifest(self, path: str) -> Manifest:
         """The manifest of a view or teacher, held to the digest in the root's and its files to it."""
-        manifest = Manifest.read(self.path / path)
-        if manifest.digest != self.manifest.groups[path]:
-            raise DamagedCacheError(
-                f"{path}/{MANIFEST} is not the one that the cache was completed with; pull it again"
-            )
+        if path not in self.manifest.groups:
+            raise DamagedCacheError(f"{MANIFEST} of {self.path.name} names no {path}; pull the cache again")
+        manifest = Manifest.read(self.path, path, self.manifest.groups[path])
         manifest.check(self.path)
         return manifest
 
@@ -114,11 +135,14 @@ class TeacherReader:
         self.name = name
         self.path = teacher_path(name)
         self._manifest = cache.group_manifest(self.path)
-        attributes = read_json(cache.path / self.path / "zarr.json")["attributes"]
-        self.plan = TeacherPlan.from_dict(attributes)
+        self.plan = read_plan(cache.path, name)
         self.signals: dict[str, SignalSpec] = {spec.name: spec for spec in self.plan.signals}
         self._view_path = view_path(self.view.name)
         cache.group_manifest(self._view_path)
+        check_view(cache.path, self.view)
+        counts = cache.dataset["videos"], cache.dataset["texts"]
+        require_arrays(cache.path, view_contents(self.view, counts[0]))
+        require_arrays(cache.path, teacher_contents(self.plan, *counts))
         self._resident_bytes = resident_bytes
         self._shards: dict[str, ShardedRows] = {}
         self._resident: dict[str, np.ndarray] = {}
@@ -173,7 +197,10 @@ class TeacherReader:
     def encoding_error(self, signal: str) -> float:
         """Relative L2 error of the encoding, measured on the data that was written."""
         attributes = read_json(self.cache.path / self.path / signal / "zarr.json")["attributes"]
-        return float(attributes["encoding_relative_l2"])
+        error = attributes.get("encoding_relative_l2")
+        if not is_of(error, float):
+            raise DamagedCacheError(f"{self.path}/{signal} states no encoding error; pull it again")
+        return float(error)
 
     def require(self, signals: Sequence[str]) -> None:
         """Raise UnknownNameError, with the command that adds it, for a signal that is not stored."""
@@ -210,8 +237,9 @@ class TeacherReader:
                 f"{self.path}/{signal} has no row {row}: its video did not decode; "
                 "leave it out (video_usable)"
             )
-        if signal not in self._resident and stored.nbytes <= self._resident_bytes:
-            self._resident_bytes -= stored.nbytes
+        size = declared_bytes(stored)
+        if signal not in self._resident and size <= self._resident_bytes:
+            self._resident_bytes -= size
             self._resident[signal] = _read_whole(stored, np.nan)
         resident = self._resident.get(signal)
         return stored.read(rows) if resident is None else resident[rows]
@@ -263,9 +291,16 @@ def _read_whole(rows: ShardedRows, absent: float) -> np.ndarray:
     there = np.flatnonzero(rows.present)
     if len(there) == len(rows.present):
         return rows.read(there)
+    if declared_bytes(rows) > max(MOST_ABSENT * rows.nbytes, RESIDENT_BYTES):
+        raise DamagedCacheError(f"{rows.path} is larger than its files warrant; pull it again")
     whole = np.full(rows.array.shape, absent, dtype=rows.array.dtype)
     whole[there] = rows.read(there)
     return whole
+
+
+def declared_bytes(rows: ShardedRows) -> int:
+    """Bytes of the whole array in memory, rows that were not written included."""
+    return rows.array.row_bytes * rows.array.shape[0]
 
 
 def read_root(path: Path) -> Mapping[str, Any]:
@@ -275,9 +310,9 @@ def read_root(path: Path) -> Mapping[str, Any]:
     """
     if not (path / "zarr.json").is_file():
         raise MissingFileError(f"no cache at {path}; make one with: make dump-teacher CACHE={path}")
-    document = read_json(path / "zarr.json")
-    root = document.get("attributes") if isinstance(document, dict) else None
-    if not isinstance(root, dict) or not {"format", "version", "state", "dataset"} <= root.keys():
+    require_plain_tree(path)
+    root = read_attributes(path, "")
+    if not {"format", "version", "state", "dataset"} <= root.keys():
         raise DamagedCacheError(f"{path / 'zarr.json'} is not a cache's; restore it from a good copy")
     require_same(
         {"format": root["format"], "version": root["version"]},
@@ -285,6 +320,9 @@ def read_root(path: Path) -> Mapping[str, Any]:
         f"the format of {path.name}",
         "use the release that wrote it, or dump it anew",
     )
+    if root["state"] not in (PLANNED, DUMPING, COMPLETE):
+        raise DamagedCacheError(f"{path.name} has no state {shown(root['state'])}; pull it again")
+    check_dataset(root["dataset"])
     return root
 
 
@@ -303,4 +341,5 @@ def open_cache(path: Path | str) -> Cache:
         )
     manifest = Manifest.read(path)
     manifest.check(path)
+    require_arrays(path, table_arrays(root["dataset"]))
     return Cache(path, manifest, root)

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from store.encodings import ENCODINGS, FLOAT16
-from store.errors import InputError, UnknownNameError
+from store.errors import DamagedCacheError, InputError, UnknownNameError
 from store.lookup import look_up
+from store.untrusted import is_count, is_plain_path, shown
+
+LARGEST_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,16 @@ class SignalSpec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SignalSpec:
+        """Parse `to_dict`'s; raises DamagedCacheError for other types, InputError for another version."""
+        sizes = fields["sizes"]
+        if not (
+            is_plain_path(fields["name"])
+            and isinstance(sizes, dict)
+            and all(is_count(size, LARGEST_SIZE) and size > 0 for size in sizes.values())
+            and isinstance(fields["attributes"], dict)
+            and type(fields["version"]) is int
+        ):
+            raise DamagedCacheError(f"{shown(fields)} is no signal of format 1; pull the cache again")
         spec = cls(fields["name"], fields["sizes"], fields["encoding"], fields["attributes"])
         if list(spec.kind.axes) != fields["axes"] or spec.kind.version != fields["version"]:
             raise InputError(

@@ -1,7 +1,7 @@
 """A cache from a stranger is only data: what its names, its JSON, its files and its strings may be.
 
 Whoever reads a cache asks here before believing it: no name leads out of the cache, no document makes
-Python allocate more than its size warrants, no link or pipe is followed, no string moves the terminal's cursor.
+Python allocate more than its size warrants, no link or pipe is followed, no string moves the cursor.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def printable_values(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a cache's folder: posix path relative to it; kind FILE, FOLDER or NEITHER (a link, a pipe)."""
+    """One entry below a cache's root, by posix path; NEITHER is a link, a pipe, a device."""
 
     path: str
     kind: str
@@ -195,6 +195,6 @@ def require_plain_tree(root: Path) -> None:
     for entry in entries(root):
         if entry.kind == NEITHER:
             raise DamagedCacheError(
-                f"{printable(entry.path)} in {root.name} is a link or a device; a cache has plain files only, "
-                "pull it again"
+                f"{printable(entry.path)} in {root.name} is a link or a device; "
+                "a cache has plain files only, pull it again"
             )

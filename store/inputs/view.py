@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from store.errors import InputError
+from store.errors import DamagedCacheError, InputError
+from store.untrusted import exact_fields, is_path_name, shown
 
 UNIFORM = "uniform"
 ONE_PER_SECOND = "one_per_second"
 SAMPLINGS = (UNIFORM, ONE_PER_SECOND)
+LARGEST = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,12 @@ class View:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> View:
-        return cls(**fields)
+    def from_dict(cls, fields: Any) -> View:
+        """Parse `to_dict`'s; raises DamagedCacheError naming a field of another type or an absurd size."""
+        view = cls(**exact_fields(cls, fields, "a view"))
+        if not is_path_name(view.name) or max(view.frames * view.renditions, view.size) > LARGEST:
+            raise DamagedCacheError(f"{shown(fields)} is no view of format 1; pull the cache again")
+        return view
 
     def frame_indices(self, frame_time_s: np.ndarray) -> np.ndarray:
         """Indices [m], m <= M, ascending, into the presentation times `frame_time_s` [N] of a video.

@@ -1,0 +1,183 @@
+"""What a finished cache consists of: which arrays, of which shape, and which rows of them.
+
+`open_cache` and `verify` both ask here, so a cache that opens is one whose shapes follow from its tables,
+and those from the size of files that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from store.durable import is_sha256, read_json
+from store.errors import DamagedCacheError
+from store.identity import require_same
+from store.inputs.view import View
+from store.layout import COMPLETE, TeacherPlan, group_json, signal_array, teacher_path, view_arrays, view_path
+from store.shards import RowsArray
+from store.signals import SignalSpec
+from store.tables import column_array
+from store.untrusted import is_count, is_path_name, shown
+
+CARD_FIELDS = ("name", "title", "licence", "source")
+
+
+def read_attributes(root: Path, group: str) -> dict[str, Any]:
+    """The attributes of the group `group` ("" for the root); raises DamagedCacheError if it is none."""
+    file = root / group / "zarr.json"
+    document = read_json(file) if file.is_file() else None
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    if not isinstance(attributes, dict) or document != group_json(attributes):
+        where = f"{group}/zarr.json" if group else "zarr.json"
+        raise DamagedCacheError(f"{where} of {root.name} is not a group of format 1; pull it again")
+    return attributes
+
+
+def check_dataset(dataset: Any) -> None:
+    """Raise DamagedCacheError unless `dataset`, of the root's attributes, has its fields in their types."""
+    sound = (
+        isinstance(dataset, dict)
+        and all(isinstance(dataset.get(key), str) for key in CARD_FIELDS)
+        and is_sha256(dataset.get("rows_sha256"))
+        and _has_counts(dataset)
+        and isinstance(dataset.get("splits"), dict)
+        and all(is_path_name(name) and _has_counts(split) for name, split in dataset["splits"].items())
+    )
+    if not sound:
+        raise DamagedCacheError(f"the dataset of zarr.json, {shown(dataset)}, is none; pull it again")
+
+
+def _has_counts(fields: Any) -> bool:
+    return isinstance(fields, dict) and all(is_count(fields.get(key)) for key in ("videos", "texts"))
+
+
+def table_arrays(dataset: Mapping[str, Any]) -> dict[str, RowsArray]:
+    """The columns of the tables whose length the dataset's counts decide, by path."""
+    videos, texts = dataset["videos"], dataset["texts"]
+    found = {
+        "videos/id_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
+        "videos/moment_s": RowsArray((videos, 2), "float32", ("V", "start_end"), None),
+        "texts/text_offset": RowsArray((texts + 1,), "int64", ("T_plus_1",), None),
+        "texts/video": RowsArray((texts,), "int64", ("T",), None),
+        "texts/kind": RowsArray((texts,), "uint8", ("T",), None),
+    }
+    for name, split in dataset["splits"].items():
+        for column, axis in (("video", "V_of_split"), ("text", "T_of_split")):
+            rows = split[f"{column}s"]
+            found[f"splits/{name}/{column}"] = RowsArray((rows,), "int64", (axis,), None)
+    return found
+
+
+def view_contents(view: View, videos: int) -> dict[str, RowsArray]:
+    """Arrays and columns of a view over V videos, by path; of sharded ones, shard_rows means nothing."""
+    rows = {
+        "failed": RowsArray((videos,), "bool", ("V",), None),
+        "failure_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
+        "decoding_route_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
+        "duration_s": RowsArray((videos,), "float64", ("V",), None),
+        "skipped_packets": RowsArray((videos,), "int64", ("V",), None),
+        **view_arrays(view, videos, 1),
+    }
+    return {f"{view_path(view.name)}/{name}": array for name, array in rows.items()}
+
+
+def signal_contents(plan: TeacherPlan, spec: SignalSpec, videos: int, texts: int) -> dict[str, RowsArray]:
+    """The arrays of one of the plan's signals, by path; of sharded ones, shard_rows means nothing."""
+    return {f"{teacher_path(plan.name)}/{spec.name}": signal_array(spec, videos, texts, 1)}
+
+
+def teacher_contents(plan: TeacherPlan, videos: int, texts: int) -> dict[str, RowsArray]:
+    """The arrays of all signals of a teacher, by path."""
+    return {
+        path: array
+        for spec in plan.signals
+        for path, array in signal_contents(plan, spec, videos, texts).items()
+    }
+
+
+def expected_rows(spec: SignalSpec, usable_V: np.ndarray, text_video_T: np.ndarray) -> np.ndarray:
+    """Which rows a signal must have, bool [rows]: all but those of failed videos and, where a text is
+    scored against its own video, of texts without one.
+    """
+    if spec.row_axis == "V":
+        return usable_V
+    if spec.name != "frame_relevance":
+        return np.ones(len(text_video_T), dtype=bool)
+    own = text_video_T >= 0
+    own[own] = usable_V[text_video_T[own]]
+    return own
+
+
+def array_problem(root: Path, path: str, expected: RowsArray) -> str | None:
+    """What is wrong with the metadata of the array at `path`, in words; None if it is as expected.
+
+    A column's file is held to its shape, so what passes is as large as what lies on the disk.
+    """
+    try:
+        if expected.shard_rows is None:
+            found = column_array(root, path)
+        else:
+            found = RowsArray.from_zarr_json(read_json(root / path / "zarr.json"), path)
+    except FileNotFoundError as error:
+        return f"is missing ({error.strerror})"
+    except DamagedCacheError as error:
+        return str(error)
+    wanted = (expected.shape, expected.dtype, expected.axes, expected.shard_rows is None)
+    if (found.shape, found.dtype, found.axes, found.shard_rows is None) != wanted:
+        return (
+            f"is {found.dtype}{list(found.shape)} over {','.join(found.axes)}, not "
+            f"{expected.dtype}{list(expected.shape)} over {','.join(expected.axes)} as the tables "
+            "and the plan say"
+        )
+    return None
+
+
+def array_problems(root: Path, expected: Mapping[str, RowsArray]) -> Iterator[tuple[str, str]]:
+    """(path, problem) of every array that is not as expected."""
+    for path, array in expected.items():
+        if problem := array_problem(root, path, array):
+            yield path, problem
+
+
+def require_arrays(root: Path, expected: Mapping[str, RowsArray]) -> None:
+    """Raise DamagedCacheError naming the first array that is not as expected."""
+    for path, problem in array_problems(root, expected):
+        raise DamagedCacheError(f"{path} {problem}; pull the cache again")
+
+
+def read_plan(root: Path, teacher: str) -> TeacherPlan:
+    """The plan of a finished teacher, held to its name and state; raises DamagedCacheError."""
+    attributes = read_attributes(root, teacher_path(teacher))
+    plan = TeacherPlan.from_dict(attributes)
+    if plan.name != teacher or attributes.get("state") != COMPLETE:
+        raise DamagedCacheError(
+            f"{teacher_path(teacher)}/zarr.json is of teacher {shown(plan.name)}, state "
+            f"{shown(attributes.get('state'))}, not of a complete {teacher!r}; pull it again"
+        )
+    return plan
+
+
+def check_view(root: Path, view: View) -> dict[str, Any]:
+    """The attributes of the group of `view`; raises IdentityError, DamagedCacheError if it is another's."""
+    attributes = read_attributes(root, view_path(view.name))
+    require_same(
+        {"view": attributes.get("view"), "state": attributes.get("state")},
+        {"view": view.to_dict(), "state": COMPLETE},
+        f"{view_path(view.name)}/zarr.json of {root.name}",
+        "pull the cache again",
+    )
+    return attributes
+
+
+def check_rows(path: str, rows: np.ndarray, first: int, count: int) -> np.ndarray:
+    """`rows` if all lie in [first, count); else raises DamagedCacheError naming the column `path`."""
+    outside = (rows < first) | (rows >= count)
+    if outside.any():
+        place = int(np.argmax(outside))
+        raise DamagedCacheError(
+            f"{path}: entry {place} is {rows[place]}, not in [{first}, {count}); pull the cache again"
+        )
+    return rows
