@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, read_json, record_file, write_file
+from store.contents import check_dataset, read_attributes
+from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, record_file, write_file
 from store.encodings import ErrorSum
 from store.errors import IncompleteCacheError, InputError
 from store.identity import require_same
@@ -38,6 +39,7 @@ from store.lock import WriterLock
 from store.manifest import MANIFEST, Manifest
 from store.shards import RowsArray, ShardedRows
 from store.tables import read_column, write_samples, write_video_facts
+from store.untrusted import require_plain_tree
 
 TABLES_TASK = "tables"
 
@@ -57,6 +59,7 @@ class CacheWriter:
         if root.is_dir() and not (root / "zarr.json").exists() and any(root.iterdir()):
             self._require_own_leftovers(root)
         root.mkdir(parents=True, exist_ok=True)
+        require_plain_tree(root)
         self.root = root
         self.samples = samples
         self._lock = WriterLock(root)
@@ -96,7 +99,8 @@ class CacheWriter:
         self._published = Manifest.read(self.root) if (self.root / MANIFEST).exists() else None
         attributes = dataset_attributes(self.samples)
         if (self.root / "zarr.json").exists():
-            stored = read_json(self.root / "zarr.json")["attributes"]
+            stored = read_attributes(self.root, "")
+            check_dataset(stored.get("dataset"))
             require_same(
                 {key: stored["dataset"][key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
                 {key: attributes[key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
@@ -130,7 +134,11 @@ class CacheWriter:
     def stored_plan(self, teacher: str) -> TeacherPlan | None:
         """The plan under which `teacher` was begun or finished, or None if it is new here."""
         file = self.root / teacher_path(teacher) / "zarr.json"
-        return TeacherPlan.from_dict(read_json(file)["attributes"]) if file.exists() else None
+        return (
+            TeacherPlan.from_dict(read_attributes(self.root, teacher_path(teacher)))
+            if file.exists()
+            else None
+        )
 
     def is_complete(self, teacher: str) -> bool:
         return self._published is not None and teacher_path(teacher) in self._published.groups
@@ -165,16 +173,16 @@ class CacheWriter:
     def _plan_view(self, plan: TeacherPlan) -> None:
         file = self.root / view_path(plan.view.name) / "zarr.json"
         if file.exists():
-            stored = read_json(file)["attributes"]
+            stored = read_attributes(self.root, view_path(plan.view.name))
             require_same(
-                stored["view"],
+                stored.get("view"),
                 plan.view.to_dict(),
                 f"view {plan.view.name!r}",
                 "give the new view another name",
             )
-            if not self.view_is_complete(plan.view.name) and stored["dumped_with"] != plan.name:
+            if not self.view_is_complete(plan.view.name) and stored.get("dumped_with") != plan.name:
                 raise IncompleteCacheError(
-                    f"view {plan.view.name!r} is being dumped with teacher {stored['dumped_with']!r}; "
+                    f"view {plan.view.name!r} is being dumped with teacher {stored.get('dumped_with')!r}; "
                     "finish that dump first"
                 )
             return
