@@ -1,31 +1,20 @@
-"""python -m store info: look into a cache."""
+"""python -m store COMMAND: look into a cache, check it, compare two, remove a teacher."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from store.cli import add_debug, run_cli
+from store import info, verify
+from store.cli import run_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m store", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    info = commands.add_parser(
-        "info", help="what is inside a cache: signals, shapes, bytes, errors, identity"
-    )
-    info.set_defaults(execute=run_info)
-    info.add_argument("cache", type=Path, help="folder of the cache")
-    add_debug(info)
+    for module in (info, verify):
+        module.add_command(commands)
     return parser
-
-
-def run_info(arguments: argparse.Namespace) -> int:
-    from store.info import describe
-
-    print(describe(arguments.cache))
-    return 0
 
 
 if __name__ == "__main__":

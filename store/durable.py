@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class ObjectRecord:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"path": self.path, "bytes": self.bytes, "sha256": self.sha256}
 
     @classmethod
     def from_dict(cls, fields: Any) -> ObjectRecord:

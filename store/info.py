@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from store.cli import add_debug
 from store.durable import read_json
 from store.layout import TeacherPlan
 from store.ledger import Ledger
@@ -110,3 +112,17 @@ def table(rows: Sequence[Sequence[str]], right_from: int) -> list[str]:
         for row in rows
     ]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "info", help="what is inside a cache: signals, shapes, bytes, errors, identity"
+    )
+    parser.add_argument("cache", type=Path, help="folder of the cache")
+    parser.set_defaults(execute=run_info)
+    add_debug(parser)
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    print(describe(arguments.cache))
+    return 0

@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -110,8 +111,8 @@ def exact_fields(cls: type[Value], found: Any, what: str) -> dict[str, Any]:
     int, float, str and bool are held to (True is no int, 1 is a float); other annotations are the
     caller's to check. Raises DamagedCacheError naming the field.
     """
-    hints = typing.get_type_hints(cls)
-    names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    hints = _hints(cls)
+    names = hints.keys()
     if not isinstance(found, dict) or found.keys() != names:
         told = sorted(found) if isinstance(found, dict) else type(found).__name__
         raise DamagedCacheError(f"{what} has the fields {sorted(names)}, not {shown(told)}; pull it again")
@@ -121,6 +122,13 @@ def exact_fields(cls: type[Value], found: Any, what: str) -> dict[str, Any]:
                 f"{what}: {name} is of type {hints[name].__name__}, not {shown(found[name])}; pull it again"
             )
     return found
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, resolved; slow to find, and asked for every record."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def is_of(value: Any, kind: type) -> bool:
