@@ -89,8 +89,9 @@ def read_json(path: Path, limit_bytes: int = JSON_BYTES) -> Any:
     What counts as JSON is `store.untrusted.parse_json`'s to say.
     """
     with open(path, "rb") as file:
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
+        large = os.fstat(file.fileno()).st_size > limit_bytes
+        content = b"" if large else file.read()
+    if large:
         raise DamagedCacheError(f"{path.name} is larger than {limit_bytes} bytes; not a cache's own file")
     try:
         return parse_json(content)
@@ -103,7 +104,8 @@ def record_file(root: Path, path: Path) -> ObjectRecord:
     sha = hashlib.sha256()
     size = 0
     with open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
+        step = min(HASH_BLOCK_BYTES, os.fstat(file.fileno()).st_size + 1)
+        while block := file.read(step):
             sha.update(block)
             size += len(block)
     return ObjectRecord(path.relative_to(root).as_posix(), size, sha.hexdigest())

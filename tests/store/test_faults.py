@@ -92,7 +92,7 @@ def found_at(root: Path) -> list[str]:
 
 
 def test_each_of_a_thousand_random_single_faults_is_found_and_named(cache):
-    """Seeded, so that a failure repeats; every object comes up some fourteen times."""
+    """Seeded, so that a failure repeats; every object comes up a dozen times."""
     draw = random.Random(2026)
     files = sorted(path for path in cache.rglob("*") if path.is_file())
     tried, missed = Counter(), []
@@ -111,9 +111,8 @@ def test_each_of_a_thousand_random_single_faults_is_found_and_named(cache):
     assert len(tried) == len(set(CHANGES))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_an_added_object_is_found_wherever_it_lies(cache, seed):
-    draw = random.Random(seed)
+def test_an_added_object_is_found_wherever_it_lies(cache):
+    draw = random.Random(5)
     files = sorted(path for path in cache.rglob("*") if path.is_file())
     folders = sorted(path for path in cache.rglob("*") if path.is_dir())
     for folder in [cache, *folders]:
@@ -168,20 +167,25 @@ def test_training_reads_the_right_number_or_is_told_which_object_is_damaged(cach
     values = {name: value.astype(np.float16) for name, value in synthetic_values(samples, SMALL).items()}
     draw = random.Random(7)
     raised = 0
-    for _ in range(150):
+    for _ in range(100):
         spec = draw.choice(SMALL)
-        shards = sorted((cache / "teachers/synthetic" / spec.name / "c").rglob("0/0"))
-        file = draw.choice([path for path in shards if path.is_file()] or shards)
-        file = file if file.is_file() else next(path for path in sorted(file.rglob("*")) if path.is_file())
+        shards = (cache / "teachers/synthetic" / spec.name / "c").rglob("*")
+        file = draw.choice(sorted(path for path in shards if path.is_file()))
         content = file.read_bytes()
         flip_a_bit(file, draw, [])
         rows = np.array([row for row in (0, 2, 3) if draw.random() < 0.7] or [0])
-        try:
-            found = TeacherReader(open_cache(cache), "synthetic", resident_bytes).read(spec.name, rows)
-        except DamagedCacheError as error:
-            assert f"teachers/synthetic/{spec.name}" in str(error)
+        found = read_or_complaint(cache, spec.name, rows, resident_bytes)
+        if isinstance(found, str):
+            assert f"teachers/synthetic/{spec.name}" in found
             raised += 1
         else:
             np.testing.assert_array_equal(found, values[spec.name][rows])
         file.write_bytes(content)
-    assert 30 < raised <= 150
+    assert 30 < raised <= 100
+
+
+def read_or_complaint(root: Path, signal: str, rows: np.ndarray, resident_bytes: int) -> np.ndarray | str:
+    try:
+        return TeacherReader(open_cache(root), "synthetic", resident_bytes).read(signal, rows)
+    except DamagedCacheError as error:
+        return str(error)
