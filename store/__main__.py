@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from store import info, remove, verify
+from store import diff, info, remove, verify
 from store.cli import run_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m store", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (info, verify, remove):
+    for module in (info, verify, diff, remove):
         module.add_command(commands)
     return parser
 
