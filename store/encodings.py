@@ -105,8 +105,8 @@ def encode_float16(values: np.ndarray, signal: str, rows: np.ndarray) -> np.ndar
 def encode_int8(z: np.ndarray, signal: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`z` [N, ..., D] float32, centred and scaled: int8 [N, ..., D] and float16 scales [N, ...].
 
-    The scales are rounded up, so that no value is clipped. rows: [N], the rows of z. Raises NonFiniteError, naming signal and
-    row, for NaN, infinity or a vector whose scale float16 can't hold.
+    The scales are rounded up, so that no value is clipped. rows: [N], the rows of z. Raises NonFiniteError,
+    naming signal and row, for NaN, infinity or a vector whose scale float16 can't hold.
     """
     most = np.abs(z).max(axis=-1)
     with np.errstate(over="ignore", invalid="ignore"):

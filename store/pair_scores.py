@@ -93,18 +93,19 @@ class PlannedScores:
     def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         step = self._batches.step_of(text_rows)
         if step is not None:
-            block = self._blocks.read(np.array([step]))[0]
-            return self._from_block(block, step, video_rows, text_rows)
+            scores, known = self._from_block(step, video_rows, text_rows)
+            if known.all():
+                return scores, known
         scores = np.full((len(video_rows), len(text_rows)), np.nan, dtype=np.float32)
         for some in self._batches.steps_of(text_rows):
-            block = self._blocks.read(np.array([some]))[0]
-            found, known = self._from_block(block, some, video_rows, text_rows)
+            found, known = self._from_block(some, video_rows, text_rows)
             scores[known] = found[known]
         return scores, ~np.isnan(scores)
 
     def _from_block(
-        self, block_BB: np.ndarray, step: int, video_rows: np.ndarray, text_rows: np.ndarray
+        self, step: int, video_rows: np.ndarray, text_rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
+        block_BB = self._blocks.read(np.array([step]))[0]
         videos, texts = self._batches.video[step], self._batches.text[step]
         shape = (len(video_rows), len(text_rows))
         if np.array_equal(videos, video_rows) and np.array_equal(texts, text_rows):

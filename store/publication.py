@@ -112,13 +112,13 @@ def publish_teacher(
 ) -> str:
     """Complete the teacher's metadata, errors of its encodings included, and its manifest; its digest."""
     path = teacher_path(plan.name)
-    require_coverage(root, plan, samples, counts)
     records = _written_below(path, commits)
     for spec in plan.signals:
         error = sum((c.errors[spec.name] for c in commits if spec.name in c.errors), ErrorSum())
         records += write_signal(root, plan, spec, counts, encoding_attributes(error))
     for group in named_groups([spec.name for spec in plan.signals]):
         records.append(write_group(root, f"{path}/{group}", {}))
+    require_coverage(root, plan, samples, counts)
     records.append(write_group(root, path, {**plan.to_dict(), "state": COMPLETE}))
     return write_manifest(root, path, records)
 
