@@ -216,8 +216,8 @@ class CacheWriter:
             stored = self._batch_plans[name]
             same = np.array_equal(stored.text, batches.text) and np.array_equal(stored.video, batches.video)
             require_same(
-                {**stored.to_dict(), "same_rows": True},
-                {**batches.to_dict(), "same_rows": same},
+                {**stored.to_dict(), "text_rows": "the stored ones"},
+                {**batches.to_dict(), "text_rows": "the stored ones" if same else "other ones"},
                 f"batch plan {name!r} in {self.root.name}",
                 "give the new plan another name",
             )
