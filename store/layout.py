@@ -25,7 +25,8 @@ from store.signals import SignalSpec, plan_of
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
 PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
-BLOCK_AXES = ("S", "B_video", "B_text")
+DIMENSIONS = {"SBB": ("S", "B_video", "B_text"), "TWD": ("T", "W", "D_word")}
+"""Names of axes where the letters alone would clash within an array or a group."""
 
 
 def view_path(view: str) -> str:
@@ -87,7 +88,7 @@ def signal_arrays(spec: SignalSpec, counts: TableCounts, shard_rows: int) -> dic
     """The arrays of one signal: one, named "", or where numbers are fitted to it, its parts by name."""
     sizes = {"T": counts.texts, **spec.sizes}
     shape = (counts.rows_of(spec), *(sizes[axis] for axis in spec.kind.axes[1:]))
-    axes = BLOCK_AXES if spec.kind.axes == "SBB" else tuple(spec.kind.axes)
+    axes = DIMENSIONS.get(spec.kind.axes, tuple(spec.kind.axes))
     values = RowsArray(shape, spec.encoding, axes, shard_rows)
     if not spec.is_calibrated:
         return {"": values}

@@ -24,7 +24,7 @@ from store.layout import (
 )
 from store.ledger import Commit, VideoFacts
 from store.shards import RowsArray, ShardFile
-from store.signals import SignalSpec
+from store.signals import Reduction, SignalSpec
 from store.tables import write_column
 from store.writer import CacheWriter
 
@@ -63,7 +63,7 @@ def synthetic_plan(
     signals: tuple[SignalSpec, ...] = SIGNALS,
 ) -> TeacherPlan:
     phases = {spec.name: spec.row_axis for spec in signals}
-    execution = {"phase_of": phases, "shard_rows": {"V": shard_rows, "T": shard_rows, "videos": shard_rows}}
+    execution = {"phase_of": phases, "shard_rows": dict.fromkeys(("V", "T", "S", "videos"), shard_rows)}
     identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}
     return TeacherPlan(teacher, identity, View("uniform_4x8", FRAMES, 8), signals, execution, {"numpy": "2"})
 
@@ -76,7 +76,7 @@ def synthetic_values(
     generator = np.random.default_rng(seed)
     values = {}
     for spec in signals:
-        whole = replace(spec, encoding=spec.kind.encodings[0])
+        whole = replace(spec, encoding=spec.kind.encodings[0], reduction=Reduction())
         values[spec.name] = generator.normal(size=signal_arrays(whole, counts, 1)[""].shape).astype(
             np.float32
         )
