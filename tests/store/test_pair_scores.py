@@ -17,7 +17,7 @@ from store.reader import open_cache
 from store.shards import ShardFile
 from store.signals import SignalSpec
 from store.writer import CacheWriter
-from tests.synthetic_cache import SIGNALS, shard_commits, synthetic_plan, synthetic_samples, synthetic_values
+from tests.synthetic_cache import SIGNALS, shard_commits, synthetic_plan, synthetic_samples
 
 VIDEOS, CAPTIONS = 12, 2
 TEXTS = VIDEOS * CAPTIONS
@@ -148,8 +148,7 @@ def write_planned_cache(root, batches, logits):
     with CacheWriter(root, samples) as writer:
         writer.plan(plan)
         writer.add_batch_plan("p", batches)
-        values = synthetic_values(samples, features.signals)
-        for commit in shard_commits(root, samples, features, values, frozenset()):
+        for commit in shard_commits(root, samples, features):
             writer.commit(commit)
         array = planned_signal_arrays(plan, scored, writer.counts)[""]
         blocks = Blocks(batches, logits).blocks
