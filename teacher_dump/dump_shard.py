@@ -69,7 +69,8 @@ class ShardDumper:
 
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
         rows = range(task.start, task.stop)
-        decoded = self.pool.decode([self.samples.videos[row].path for row in rows])
+        videos = [self.samples.videos[row] for row in rows]
+        decoded = self.pool.decode([video.path for video in videos], [video.id for video in videos])
         facts: list[VideoFacts] = []
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
