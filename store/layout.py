@@ -54,16 +54,22 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray]:
-    """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels."""
+    """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels.
+
+    colour, where the view has an augmentation: see store.inputs.augment.NEUTRAL_COLOUR.
+    """
     rendition, frame = (videos, view.renditions), (videos, view.renditions, view.frames)
     thumbnail = (*frame, THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
-    return {
+    arrays = {
         "frame_time_s": RowsArray(frame, "float64", ("V", "R", "M"), shard_rows),
         "frame_valid": RowsArray(frame, "bool", ("V", "R", "M"), shard_rows),
         "crop_box": RowsArray((*rendition, 4), "float32", ("V", "R", "box"), shard_rows),
         "flip": RowsArray(rendition, "bool", ("V", "R"), shard_rows),
         "frame_thumbnail": RowsArray(thumbnail, "uint8", ("V", "R", "M", "Y", "X", "channel"), shard_rows),
     }
+    if view.augmentation is not None:
+        arrays["colour"] = RowsArray((*rendition, 4), "float32", ("V", "R", "colour"), shard_rows)
+    return arrays
 
 
 @dataclass(frozen=True)
