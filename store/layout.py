@@ -18,6 +18,7 @@ from store.errors import DamagedCacheError, InputError
 from store.inputs.preprocess import THUMBNAIL_SIZE
 from store.inputs.samples import Samples
 from store.inputs.view import View
+from store.kept_pixels import KeptPixels, pixel_arrays
 from store.pair_scores import PairScores
 from store.shards import RowsArray
 from store.signals import SignalSpec, plan_of
@@ -53,10 +54,13 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray]:
+def view_arrays(
+    view: View, videos: int, shard_rows: int, kept: KeptPixels | None = None
+) -> dict[str, RowsArray]:
     """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels.
 
-    colour, where the view has an augmentation: see store.inputs.augment.NEUTRAL_COLOUR.
+    colour, where the view has an augmentation: see store.inputs.augment.NEUTRAL_COLOUR. kept: how its frames
+    are kept, if they are.
     """
     rendition, frame = (videos, view.renditions), (videos, view.renditions, view.frames)
     thumbnail = (*frame, THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
@@ -69,7 +73,7 @@ def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray
     }
     if view.augmentation is not None:
         arrays["colour"] = RowsArray((*rendition, 4), "float32", ("V", "R", "colour"), shard_rows)
-    return arrays
+    return arrays | (pixel_arrays(view, videos, shard_rows, kept) if kept else {})
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,12 @@ class TeacherPlan:
     signals: tuple[SignalSpec, ...]
     execution: Mapping[str, Any]
     provenance: Mapping[str, Any]
+
+    @property
+    def kept_pixels(self) -> KeptPixels | None:
+        """How the view's frames are kept, if they are to be."""
+        told = self.execution.get("pixels")
+        return None if told is None else KeptPixels(**told)
 
     @property
     def pair_scores(self) -> PairScores:

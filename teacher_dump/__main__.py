@@ -82,12 +82,15 @@ def add_storage_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", action="append", default=[], metavar="SIGNAL=ENCODING",
                         help="store a signal another way, e.g. vit_layers=int8; may be repeated")  # fmt: skip
     parser.add_argument("--tokens", choices=TOKENS, default=ALL_TOKENS, help="what to keep of vit_layers")
+    parser.add_argument("--keep-pixels", metavar="HOW",
+                        help="keep the view's frames, for students that train a backbone: raw, or jpeg:90")  # fmt: skip
     parser.add_argument("--project", type=at_least_one, metavar="WIDTH",
                         help="keep vit_layers on as many principal directions")  # fmt: skip
 
 
 def storage_options(arguments: argparse.Namespace) -> StorageOptions:
-    """What --encoding, --tokens and --project say; raises InputError for another spelling."""
+    """What --encoding, --tokens, --project and --keep-pixels say; raises InputError for another spelling."""
+    from store.kept_pixels import KeptPixels
     from teacher_dump.plan import StorageOptions
 
     encodings = {}
@@ -99,7 +102,8 @@ def storage_options(arguments: argparse.Namespace) -> StorageOptions:
                 f"e.g. vit_layers=int8, not {words!r}"
             )
         encodings[signal] = encoding
-    return StorageOptions(encodings, arguments.tokens, arguments.project)
+    pixels = KeptPixels.parse(arguments.keep_pixels) if arguments.keep_pixels else None
+    return StorageOptions(encodings, arguments.tokens, arguments.project, pixels)
 
 
 def run_dump(arguments: argparse.Namespace) -> int:
