@@ -36,8 +36,8 @@ class DumpSettings:
     """How to run a dump. The first four are fixed in the plan and repeated by every resume.
 
     batch_videos, batch_texts: rows of one forward. threads: of torch. shard_rows: None = 256 MB shards.
-    decoders: processes that decode ahead. time_limit_s, memory_limit_mb: of decoding one video. storage: which
-    part of the signals is stored, and how.
+    decoders: processes that decode ahead. time_limit_s, memory_limit_mb: of decoding one video. storage:
+    which part of the signals is stored, and how.
     """
 
     batch_videos: int = 32
