@@ -28,7 +28,7 @@ from store.layout import FORMAT_NAME, FORMAT_VERSION, TeacherPlan, teacher_path,
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
 from store.pair_scores import DENSE, FACTORED, PairScores, factored_scores
-from store.shards import ShardedRows
+from store.sharded_rows import ShardedRows
 from store.signals import SignalSpec
 from store.tables import read_column, read_strings
 

@@ -36,7 +36,8 @@ from store.layout import (
 from store.ledger import Commit, Ledger
 from store.lock import WriterLock
 from store.manifest import MANIFEST, Manifest
-from store.shards import RowsArray, ShardedRows
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray
 from store.tables import read_column, write_samples, write_video_facts
 
 TABLES_TASK = "tables"

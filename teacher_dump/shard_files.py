@@ -15,7 +15,8 @@ from store.encodings import ErrorSum, encode_float16
 from store.errors import IdentityError
 from store.inputs.frames import DecodedVideo
 from store.layout import TeacherPlan, teacher_path, view_path
-from store.shards import RowsArray, ShardedRows, ShardFile
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray, ShardFile
 
 TIME_TOLERANCE_S = 1e-3
 THUMBNAIL_TOLERANCE = 2.0

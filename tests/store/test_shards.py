@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from store.durable import canonical_json, write_file
 from store.errors import DamagedCacheError
-from store.shards import RowsArray, ShardedRows, ShardFile
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray, ShardFile
 
 
 def write_array(
