@@ -17,6 +17,7 @@ from store.durable import read_json, write_file
 from store.errors import DamagedCacheError, LockedCacheError
 
 LOCK = "writer.lock"
+BEAT_S = 1.0
 
 
 class WriterLock:
@@ -26,7 +27,7 @@ class WriterLock:
     writer's. Raises LockedCacheError if a living writer holds it.
     """
 
-    def __init__(self, folder: Path, beat_s: float = 1.0) -> None:
+    def __init__(self, folder: Path, beat_s: float = BEAT_S) -> None:
         self._path = folder / LOCK
         self._token = secrets.token_hex(16)
         self._beat_s = beat_s

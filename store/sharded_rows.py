@@ -80,6 +80,10 @@ class ShardedRows:
                 self._check(shard, row, offset)
             flat[place] = shard[offset : offset + row_bytes]
 
+    def gather(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Columns `columns` [C] of the rows `rows` [N] of a matrix: [N, C]."""
+        return self.read(rows)[:, columns]
+
     def _check(self, shard: np.ndarray, row: int, offset: int) -> None:
         end = offset + self.array.row_bytes
         if crc32c(shard[offset:end]) != shard[end : end + CRC_BYTES].tobytes():

@@ -17,7 +17,8 @@ from tests.conftest import ROOT
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 
-SETTINGS = DumpSettings(batch_videos=1, batch_texts=1, threads=1, shard_rows=1, decoders=1)
+CHOSEN = {"batch_videos": 1, "batch_texts": 1, "threads": 1, "shard_rows": 1, "decoders": 1}
+SETTINGS = DumpSettings(**CHOSEN)
 DUMP = """
 import json
 import sys
@@ -50,7 +51,7 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path):
     chance = random.Random(0)
     for _ in range(40):
         before = finished_shards(root)
-        command = [sys.executable, str(script), str(root), str(clips), json.dumps(vars(SETTINGS))]
+        command = [sys.executable, str(script), str(root), str(clips), json.dumps(CHOSEN)]
         process = subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""})
         wait_for_work(root, process, len(before))
         time.sleep(chance.random() * 0.1)
