@@ -36,7 +36,7 @@ class OpenShard:
     def read_into(self, parts: list[np.ndarray], offset: int) -> None:
         """Fill `parts`, contiguous, with the bytes from `offset` on; raises DamagedCacheError if they end."""
         wanted = sum(part.nbytes for part in parts)
-        if os.preadv(self._fd, parts, offset) != wanted:
+        if os.preadv(self._fd, [part.data for part in parts], offset) != wanted:
             raise DamagedCacheError(
                 f"{self.name}: fewer than {wanted} bytes at {offset}; it was cut off, pull it again"
             )
