@@ -27,7 +27,8 @@ from store.layout import (
 )
 from store.ledger import Commit
 from store.manifest import Manifest
-from store.shards import RowsArray, ShardedRows
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray
 from store.signals import SignalSpec, named_groups
 from store.tables import read_column, write_video_facts
 

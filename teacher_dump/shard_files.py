@@ -17,7 +17,8 @@ from store.errors import IdentityError
 from store.inputs.frames import DecodedVideo
 from store.kept_pixels import PIXEL_JPEG, PIXEL_JPEG_SPAN, PIXELS, JpegFile
 from store.layout import TeacherPlan, part_path, teacher_path, view_path
-from store.shards import RowsArray, ShardedRows, ShardFile
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray, ShardFile
 
 TIME_TOLERANCE_S = 1e-3
 THUMBNAIL_TOLERANCE = 2.0
