@@ -5,7 +5,7 @@ Every check yields (path, problem) and goes on; digests and checksums are `store
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from store.contents import (
     array_problems,
     check_rows,
     check_view,
-    expected_rows,
     read_plan,
     signal_contents,
     table_arrays,
@@ -27,14 +26,22 @@ from store.durable import read_json
 from store.errors import DamagedCacheError
 from store.inputs.samples import CLASS, TEXT_KINDS
 from store.inputs.view import View
-from store.layout import TeacherPlan, teacher_path, view_path
+from store.kept_pixels import PIXEL_JPEG
+from store.layout import TableCounts, TeacherPlan, expected_rows, plan_path, teacher_path, view_path
 from store.object_checks import ShardCheck, name_rows
-from store.shards import RowsArray, ShardedRows
-from store.tables import read_column, read_strings
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray
+from store.tables import read_batch_plan, read_column, read_strings
 from store.untrusted import is_of
 
 Problem = tuple[str, object]
 BLOCK_ROWS = 4096
+ERROR_RANGES = {
+    "relative_l2": (0.0, sys.float_info.max),
+    "max_abs": (0.0, sys.float_info.max),
+    "mean_cosine": (-1.001, 1.001),
+    "min_cosine": (-1.001, 1.001),
+}
 
 
 class ShardTable:
@@ -53,14 +60,14 @@ class ShardTable:
         """Whether no shard below `folder` has a problem."""
         return not any(c.problems for path in self.below(folder) for c in self._by_array.get(path, ()))
 
-    def coverage(self, path: str, expected: np.ndarray) -> Iterator[Problem]:
-        """Hold the rows present in the array at `path` to `expected`, bool [rows]."""
+    def coverage(self, path: str, expected: np.ndarray | None) -> Iterator[Problem]:
+        """Hold the rows present in the array at `path` to `expected`, bool [rows]; None: any may be."""
         array, checks = self.arrays[path], self._by_array.get(path, [])
         if len(checks) != array.shard_count:
             yield path, f"has {array.shard_count} shards, the manifest lists {len(checks)}"
             return
         for check in checks:
-            if check.present is None:
+            if check.present is None or expected is None:
                 continue
             first = check.number * (array.shard_rows or 0)
             wanted = expected[first : first + len(check.present)]
@@ -110,7 +117,8 @@ def _check_split(root: Path, path: str, videos: int, text_video: np.ndarray) -> 
 def check_view_group(root: Path, view: View, videos: int, shards: ShardTable) -> Iterator[Problem]:
     """The view's attributes, its facts of every video, and that its arrays have a row a decoded video."""
     path = view_path(view.name)
-    problems = list(array_problems(root, view_contents(view, videos)))
+    contents = view_contents(root, view, videos)
+    problems = list(array_problems(root, contents))
     yield from problems
     if problems:
         return
@@ -126,9 +134,10 @@ def check_view_group(root: Path, view: View, videos: int, shards: ShardTable) ->
         yield f"{path}/duration_s", "holds a negative duration"
     if (read_column(root, f"{path}/skipped_packets") < 0).any():
         yield f"{path}/skipped_packets", "holds a negative count"
-    for name in view_contents(view, videos):
+    for name in contents:
         if shards.arrays[name].shard_rows is not None:
-            yield from shards.coverage(name, ~failed)
+            is_block = name.endswith(f"/{PIXEL_JPEG}")  # its rows are pieces of JPEGs, not videos
+            yield from shards.coverage(name, None if is_block else ~failed)
     if shards.is_whole(path):
         yield from _check_frames(root, path, np.flatnonzero(~failed))
 
@@ -148,12 +157,22 @@ def _check_frames(root: Path, path: str, rows: np.ndarray) -> Iterator[Problem]:
             yield f"{path}/frame_time_s", f"{name_rows(timeless)} has a valid frame without a time"
 
 
+def check_plan_group(root: Path, name: str, counts: TableCounts) -> Iterator[Problem]:
+    """The batch plan fits its attributes, and its rows are rows of the tables."""
+    plan = read_batch_plan(root, name)
+    check_rows(f"{plan_path(name)}/video", plan.video.reshape(-1), 0, counts.videos)
+    check_rows(f"{plan_path(name)}/text", plan.text.reshape(-1), 0, counts.texts)
+    own = read_column(root, "texts/video")
+    if (own[plan.text] != plan.video).any():
+        yield f"{plan_path(name)}/video", "is not the video of the text beside it"
+
+
 def check_teacher_group(
-    root: Path, teacher: str, videos: int, texts: int, shards: ShardTable
+    root: Path, teacher: str, counts: TableCounts, shards: ShardTable
 ) -> Iterator[Problem]:
     """The teacher's attributes and that every signal has a row for whatever did not fail."""
     path, plan = teacher_path(teacher), read_plan(root, teacher)
-    expected = teacher_contents(plan, videos, texts)
+    expected = teacher_contents(root, plan, counts)
     problems = list(array_problems(root, expected))
     yield from problems
     for stray in sorted(set(shards.below(path)) - set(expected)):
@@ -167,20 +186,22 @@ def check_teacher_group(
     own = read_column(root, "texts/video")
     for spec in plan.signals:
         yield from _check_errors(root, plan, spec.name)
-        rows = expected_rows(spec, usable, own)
-        for array in signal_contents(plan, spec, videos, texts):
+        rows = expected_rows(spec, usable, own, counts)
+        for array in signal_contents(root, plan, spec, counts):
             if shards.arrays[array].shard_rows is not None:
                 yield from shards.coverage(array, rows)
+            elif not np.isfinite(read_column(root, array)).all():
+                yield array, "holds a value that is not finite"
 
 
 def _check_errors(root: Path, plan: TeacherPlan, signal: str) -> Iterator[Problem]:
     """The measured error of the encoding is there and is a number that can be one."""
     path = f"{teacher_path(plan.name)}/{signal}/zarr.json"
     attributes = read_json(root / path)["attributes"]
-    for key in ("encoding_relative_l2", "encoding_max_abs"):
-        error = attributes.get(key)
-        if not is_of(error, float) or not 0 <= error < math.inf:
-            yield path, f"{key} is {error!r}, not a number from 0"
+    for name, (low, high) in ERROR_RANGES.items():
+        error = attributes.get(f"encoding_{name}")
+        if not is_of(error, float) or not low <= error <= high:
+            yield path, f"encoding_{name} is {error!r}, not a number from {low} to {high}"
 
 
 def view_of(root: Path, name: str) -> View:

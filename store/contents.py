@@ -6,17 +6,29 @@ and those from the size of files that are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from store.calibration import PROJECTION_BASIS, fitted_names
 from store.durable import is_sha256, read_json
 from store.errors import DamagedCacheError
 from store.identity import require_same
 from store.inputs.view import View
-from store.layout import COMPLETE, TeacherPlan, group_json, signal_array, teacher_path, view_arrays, view_path
+from store.kept_pixels import PIXEL_JPEG_SPAN, KeptPixels
+from store.layout import (
+    COMPLETE,
+    TableCounts,
+    TeacherPlan,
+    group_json,
+    part_path,
+    signal_arrays,
+    teacher_path,
+    view_arrays,
+    view_path,
+)
 from store.shards import RowsArray
 from store.signals import SignalSpec
 from store.tables import column_array
@@ -71,44 +83,67 @@ def table_arrays(dataset: Mapping[str, Any]) -> dict[str, RowsArray]:
     return found
 
 
-def view_contents(view: View, videos: int) -> dict[str, RowsArray]:
-    """Arrays and columns of a view over V videos, by path; of sharded ones, shard_rows means nothing."""
-    rows = {
+def table_counts(root: Path, dataset: Mapping[str, Any], groups: Iterable[str]) -> TableCounts:
+    """Lengths of the row axes; the steps of a batch plan are as many as its stored rows."""
+    plans = sorted(group for group in groups if group.startswith("plans/"))
+    steps = {plan.split("/")[1]: _column(root, f"{plan}/text").shape[0] for plan in plans}
+    return TableCounts(dataset["videos"], dataset["texts"], steps)
+
+
+def _column(root: Path, path: str) -> RowsArray:
+    try:
+        return column_array(root, path)
+    except FileNotFoundError as error:
+        raise DamagedCacheError(f"{path} is missing ({error.strerror}); pull it again") from None
+
+
+def view_contents(root: Path, view: View, videos: int) -> dict[str, RowsArray]:
+    """Arrays and columns of a view over V videos, by path, the pixels that it keeps included.
+
+    Of sharded ones, shard_rows means nothing. Raises DamagedCacheError if it can't tell of its pixels.
+    """
+    path = view_path(view.name)
+    columns = {
         "failed": RowsArray((videos,), "bool", ("V",), None),
         "failure_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
         "decoding_route_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
         "duration_s": RowsArray((videos,), "float64", ("V",), None),
         "skipped_packets": RowsArray((videos,), "int64", ("V",), None),
-        **view_arrays(view, videos, 1),
     }
-    return {f"{view_path(view.name)}/{name}": array for name, array in rows.items()}
+    told = read_attributes(root, path).get("pixels")
+    kept, shard_rows = (None, 1) if told is None else (KeptPixels.from_dict(told), 1)
+    if kept is not None and (root / path / PIXEL_JPEG_SPAN / "zarr.json").is_file():
+        span = read_json(root / path / PIXEL_JPEG_SPAN / "zarr.json")
+        shard_rows = RowsArray.from_zarr_json(span, f"{path}/{PIXEL_JPEG_SPAN}").shard_rows or 1
+    arrays = {**columns, **view_arrays(view, videos, shard_rows, kept)}
+    return {f"{path}/{name}": array for name, array in arrays.items()}
 
 
-def signal_contents(plan: TeacherPlan, spec: SignalSpec, videos: int, texts: int) -> dict[str, RowsArray]:
-    """The arrays of one of the plan's signals, by path; of sharded ones, shard_rows means nothing."""
-    return {f"{teacher_path(plan.name)}/{spec.name}": signal_array(spec, videos, texts, 1)}
+def signal_contents(
+    root: Path, plan: TeacherPlan, spec: SignalSpec, counts: TableCounts
+) -> dict[str, RowsArray]:
+    """The arrays of one of the plan's signals, by path, and the columns fitted to it, axes not told.
+
+    Of sharded ones, shard_rows means nothing. Raises DamagedCacheError if a projection has no basis.
+    """
+    path = f"{teacher_path(plan.name)}/{spec.name}"
+    found = {part_path(path, part): array for part, array in signal_arrays(spec, counts, 1).items()}
+    for name in fitted_names(spec):
+        shape: tuple[int, ...] = (spec.sizes["D"],)
+        if name.startswith("projection"):
+            full = _column(root, f"{path}/{PROJECTION_BASIS}").shape[0]
+            shape = (full, *shape) if name == PROJECTION_BASIS else (full,)
+        found[f"{path}/{name}"] = RowsArray(shape, "float32", (), None)
+    return found
 
 
-def teacher_contents(plan: TeacherPlan, videos: int, texts: int) -> dict[str, RowsArray]:
-    """The arrays of all signals of a teacher, by path."""
+def teacher_contents(root: Path, plan: TeacherPlan, counts: TableCounts) -> dict[str, RowsArray]:
+    """The arrays of all signals of a teacher, by path; raises InputError where its batch plan is not there."""
     return {
         path: array
         for spec in plan.signals
-        for path, array in signal_contents(plan, spec, videos, texts).items()
+        for path, array in signal_contents(root, plan, spec, counts).items()
     }
-
-
-def expected_rows(spec: SignalSpec, usable_V: np.ndarray, text_video_T: np.ndarray) -> np.ndarray:
-    """Which rows a signal must have, bool [rows]: all but those of failed videos and, where a text is
-    scored against its own video, of texts without one.
-    """
-    if spec.row_axis == "V":
-        return usable_V
-    if spec.name != "frame_relevance":
-        return np.ones(len(text_video_T), dtype=bool)
-    own = text_video_T >= 0
-    own[own] = usable_V[text_video_T[own]]
-    return own
 
 
 def array_problem(root: Path, path: str, expected: RowsArray) -> str | None:
@@ -125,13 +160,23 @@ def array_problem(root: Path, path: str, expected: RowsArray) -> str | None:
         return f"is missing ({error.strerror})"
     except DamagedCacheError as error:
         return str(error)
-    wanted = (expected.shape, expected.dtype, expected.axes, expected.shard_rows is None)
+    axes = expected.axes or found.axes
+    wanted = (expected.shape, expected.dtype, axes, expected.shard_rows is None)
     if (found.shape, found.dtype, found.axes, found.shard_rows is None) != wanted:
         return (
             f"is {found.dtype}{list(found.shape)} over {','.join(found.axes)}, not "
             f"{expected.dtype}{list(expected.shape)} over {','.join(expected.axes)} as the tables "
             "and the plan say"
         )
+    return _index_problem(root / path, found) if found.shard_rows else None
+
+
+def _index_problem(folder: Path, array: RowsArray) -> str | None:
+    """Whether every shard is there and has room for its index: so many rows, then, were worth their bytes."""
+    for number in range(array.shard_count):
+        file = folder / array.shard_path(number)
+        if not file.is_file() or file.stat().st_size < array.index_bytes:
+            return f"lacks shard {number} of {array.shard_count}, or it is shorter than its index"
     return None
 
 

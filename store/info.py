@@ -16,7 +16,7 @@ from store.cli import add_debug
 from store.contents import read_attributes
 from store.durable import read_json
 from store.errors import CacheError
-from store.layout import TeacherPlan, teacher_path
+from store.layout import TableCounts, TeacherPlan, teacher_path
 from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
 from store.reader import Cache, TeacherReader, open_cache, read_root
@@ -34,8 +34,8 @@ def gather(path: Path) -> dict[str, Any]:
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete);
     dataset {name, title, licence, source, rows_sha256, videos, texts, splits {<split>: {videos, texts}}};
     teachers {<teacher>: {identity, view, provenance, pair_scores, videos_decoded, videos_failed, bytes,
-      signals {<signal>: {axes, shape, encoding, bytes, errors {relative_l2, max_abs, cosine if measured},
-      attributes, meaning, needed_by}}, reports {<file>: what reports/<file>.json says of this teacher}}};
+      signals {<signal>: {axes, shape, encoding, bytes, attributes, meaning, needed_by,
+      errors {relative_l2, max_abs, mean_cosine, min_cosine}}}, reports {<file>: what reports/<file>.json says of this teacher}}};
     unfinished {<teacher>: {tasks_done, signals [names]}}.
 
     Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
@@ -56,7 +56,7 @@ def gather(path: Path) -> dict[str, Any]:
 
 def _teacher(cache: Cache, name: str) -> dict[str, Any]:
     teacher = cache.teacher(name)
-    counts = {"V": cache.dataset["videos"], "T": cache.dataset["texts"]}
+    counts = cache.counts
     sizes = teacher.bytes_by_signal
     return {
         "identity": dict(teacher.identity),
@@ -73,8 +73,8 @@ def _teacher(cache: Cache, name: str) -> dict[str, Any]:
     }
 
 
-def _signal(teacher: TeacherReader, spec: SignalSpec, counts: Mapping[str, int], size: int) -> dict[str, Any]:
-    lengths = {**spec.sizes, **counts}
+def _signal(teacher: TeacherReader, spec: SignalSpec, counts: TableCounts, size: int) -> dict[str, Any]:
+    lengths = {"V": counts.videos, "T": counts.texts, **spec.sizes, spec.row_axis: counts.rows_of(spec)}
     attributes = read_json(teacher.cache.path / teacher.path / spec.name / "zarr.json")["attributes"]
     return {
         "axes": list(spec.kind.axes),
@@ -88,7 +88,7 @@ def _signal(teacher: TeacherReader, spec: SignalSpec, counts: Mapping[str, int],
         },
         "attributes": dict(spec.attributes),
         "meaning": spec.kind.meaning,
-        "needed_by": list(getattr(spec.kind, "needed_by", ())),
+        "needed_by": list(spec.kind.needed_by),
     }
 
 
@@ -179,8 +179,9 @@ def _teaches(signals: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _signal_rows(signals: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     measured = {error for signal in signals.values() for error in signal["errors"]}
-    cosine = ("cosine",) if "cosine" in measured else ()
-    yield ("signal", "axes", "shape", "encoding", "bytes", *cosine, "max abs error", "error (relative L2)")
+    cosine = tuple(name for name in ("min_cosine", "mean_cosine") if name in measured)
+    titles = (name.replace("_", " ") for name in cosine)
+    yield ("signal", "axes", "shape", "encoding", "bytes", *titles, "max abs error", "error (relative L2)")
     for name, signal in signals.items():
         errors = signal["errors"]
         yield (

@@ -124,9 +124,9 @@ def digest_problem(root: Path, record: ObjectRecord) -> str | None:
 
 
 def is_group(path: str) -> bool:
-    """Whether `path` is views/<view> or teachers/<teacher>."""
+    """Whether `path` is views/<view>, teachers/<teacher> or plans/<plan>."""
     kind, _, name = path.partition("/")
-    return kind in ("views", "teachers") and is_path_name(name) and name != "zarr.json"
+    return kind in ("views", "teachers", "plans") and is_path_name(name) and name != "zarr.json"
 
 
 def is_outside(path: str) -> bool:

@@ -16,12 +16,13 @@ from store.cli import add_debug
 from store.contents import read_attributes
 from store.durable import PARTIAL_SUFFIX, canonical_json, sync_folder, write_file
 from store.errors import CacheError
-from store.layout import TeacherPlan, teacher_path, view_path
+from store.layout import TeacherPlan, plan_path, teacher_path, view_path
 from store.ledger import LEDGER, Ledger
 from store.lock import WriterLock
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
 from store.reader import read_root
+from store.signals import plan_of
 from store.untrusted import printable
 
 REMOVED = "removed" + PARTIAL_SUFFIX
@@ -29,15 +30,15 @@ REMOVED = "removed" + PARTIAL_SUFFIX
 
 @dataclass(frozen=True)
 class Removal:
-    """What was removed: paths of groups, and the bytes of their files. kept: the view, if another uses it."""
+    """What was removed: paths of groups, bytes of their files. kept: those another teacher needs."""
 
     groups: tuple[str, ...]
     bytes: int
-    kept: str | None
+    kept: tuple[str, ...]
 
 
 def remove_teacher(root: Path, teacher: str) -> Removal:
-    """Remove `teacher`, finished or not, from the cache at `root`, and its view if no other teacher uses it.
+    """Remove `teacher`, finished or not, from the cache at `root`, and the view and batch plans of it alone.
 
     Raises MissingFileError if there is no cache, LockedCacheError if another process writes it,
     UnknownNameError for a teacher that is not there.
@@ -49,13 +50,13 @@ def remove_teacher(root: Path, teacher: str) -> Removal:
         manifest = Manifest.read(root) if (root / MANIFEST).is_file() else None
         known = _teachers(root, manifest)
         if teacher not in known and interrupted is not None:
-            return Removal(tuple(sorted(interrupted)), sum(interrupted.values()), None)
+            return Removal(tuple(sorted(interrupted)), sum(interrupted.values()), ())
         check_name("teacher", teacher, known)
-        view = _view_of(root, teacher)
-        used = {_view_of(root, other) for other in known if other != teacher}
-        kept = view if view in used or None in used else None
-        groups = [view_path(view)] if view is not None and kept is None else []
-        groups.append(teacher_path(teacher))  # last, so that a removal cut short is known by it
+        own = _needs(root, teacher) or set()
+        others = [_needs(root, other) for other in known if other != teacher]
+        # A teacher whose attributes can't tell may need any.
+        kept = own if None in others else own & set().union(*(needs for needs in others if needs))
+        groups = [*sorted(own - kept), teacher_path(teacher)]  # last, so a removal cut short is known by it
         lock.check()
         if manifest is not None and manifest.groups.keys() & set(groups):
             left = {path: digest for path, digest in manifest.groups.items() if path not in groups}
@@ -64,7 +65,7 @@ def remove_teacher(root: Path, teacher: str) -> Removal:
         for group in groups:
             _put_in_the_bin(root, group)
         binned = {**(interrupted or {}), **(_empty_the_bin(root) or {})}
-        return Removal(tuple(sorted(binned)), sum(binned.values()), kept)
+        return Removal(tuple(sorted(binned)), sum(binned.values()), tuple(sorted(kept)))
     finally:
         lock.release()
 
@@ -79,12 +80,14 @@ def _teachers(root: Path, manifest: Manifest | None) -> list[str]:
     return sorted({*listed, *there})
 
 
-def _view_of(root: Path, teacher: str) -> str | None:
-    """The name of the teacher's view; None if its attributes can't tell: such a teacher may use any."""
+def _needs(root: Path, teacher: str) -> set[str] | None:
+    """The groups of the teacher's view and batch plans; None if its attributes can't tell."""
     try:
-        return TeacherPlan.from_dict(read_attributes(root, teacher_path(teacher))).view.name
+        plan = TeacherPlan.from_dict(read_attributes(root, teacher_path(teacher)))
     except CacheError:
         return None
+    plans = {plan_path(name) for spec in plan.signals if (name := plan_of(spec.name))}
+    return {view_path(plan.view.name), *plans}
 
 
 def _forget_tasks(root: Path, teacher: str) -> None:
@@ -126,7 +129,7 @@ def _empty_the_bin(root: Path) -> dict[str, int] | None:
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "remove", help="take one teacher out of a cache, at once, with its view if no other uses it"
+        "remove", help="take one teacher out of a cache, with the view and batch plans that only it uses"
     )
     parser.add_argument("cache", type=Path, help="folder of the cache")
     parser.add_argument(
@@ -139,6 +142,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_remove(arguments: argparse.Namespace) -> int:
     removal = remove_teacher(arguments.cache, arguments.teacher)
     print(f"removed {', '.join(map(printable, removal.groups)) or 'nothing'}: {removal.bytes:,} bytes")
-    if removal.kept is not None:
-        print(f"kept view {printable(removal.kept)}: another teacher uses it")
+    if removal.kept:
+        print(f"kept {', '.join(map(printable, removal.kept))}: another teacher needs it")
     return 0

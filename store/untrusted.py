@@ -111,12 +111,20 @@ def exact_fields(cls: type[Value], found: Any, what: str) -> dict[str, Any]:
     int, float, str and bool are held to (True is no int, 1 is a float); other annotations are the
     caller's to check. Raises DamagedCacheError naming the field.
     """
-    hints = _hints(cls)
-    names = hints.keys()
+    names = _hints(cls).keys()
     if not isinstance(found, dict) or found.keys() != names:
         told = sorted(found) if isinstance(found, dict) else type(found).__name__
         raise DamagedCacheError(f"{what} has the fields {sorted(names)}, not {shown(told)}; pull it again")
-    for name in names:
+    return known_fields(cls, found, what)
+
+
+def known_fields(cls: type[Value], found: Any, what: str) -> dict[str, Any]:
+    """`found`, if it is an object with fields of the dataclass `cls` only; types as in `exact_fields`."""
+    hints = _hints(cls)
+    if not isinstance(found, dict) or not found.keys() <= hints.keys():
+        told = sorted(found) if isinstance(found, dict) else type(found).__name__
+        raise DamagedCacheError(f"{what} has the fields {sorted(hints)}, not {shown(told)}; pull it again")
+    for name in found:
         if hints[name] in (int, float, str, bool) and not is_of(found[name], hints[name]):
             raise DamagedCacheError(
                 f"{what}: {name} is of type {hints[name].__name__}, not {shown(found[name])}; pull it again"

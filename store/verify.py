@@ -19,16 +19,17 @@ from tqdm import tqdm
 from store.agreement import (
     Problem,
     ShardTable,
+    check_plan_group,
     check_tables,
     check_teacher_group,
     check_view_group,
     view_of,
 )
 from store.cli import add_debug
-from store.contents import read_attributes, read_plan
+from store.contents import read_attributes, read_plan, table_counts
 from store.durable import ObjectRecord
 from store.errors import CacheError, DamagedCacheError, IncompleteCacheError, MissingFileError
-from store.layout import COMPLETE, DUMPING, teacher_path, view_path
+from store.layout import COMPLETE, DUMPING, TableCounts, plan_path, teacher_path, view_path
 from store.ledger import LEDGER
 from store.lock import LOCK
 from store.lookup import check_name
@@ -36,6 +37,7 @@ from store.manifest import MANIFEST, Manifest, digest_problem, is_group, is_outs
 from store.object_checks import ShardCheck, check_shard, read_arrays, shard_number
 from store.reader import read_root
 from store.shards import DTYPES, RowsArray
+from store.signals import plan_of
 from store.untrusted import FILE, NEITHER, Entry, entries, printable
 
 MOST_THREADS = 8
@@ -132,7 +134,10 @@ class _Verification:
         check_name("teacher", teacher, names)
         chosen = [teacher_path(teacher)]
         try:
-            chosen.append(view_path(read_plan(self.root, teacher).view.name))
+            plan = read_plan(self.root, teacher)
+            chosen.append(view_path(plan.view.name))
+            plans = {plan_of(spec.name) for spec in plan.signals} - {None}
+            chosen += sorted(plan_path(str(name)) for name in plans)
         except CacheError:
             return chosen  # what is wrong with its attributes comes out when they are checked
         return chosen
@@ -174,9 +179,10 @@ class _Verification:
 
     def _is_unfinished(self, group: str) -> bool:
         try:
-            return read_attributes(self.root, group).get("state") == DUMPING
+            attributes = read_attributes(self.root, group)
         except CacheError:
             return False
+        return attributes.get("state") == DUMPING or (group.startswith("plans/") and "plan" in attributes)
 
     def _check_sizes(self, records: Mapping[str, ObjectRecord]) -> None:
         for path, record in records.items():
@@ -266,31 +272,44 @@ class _Verification:
         if "" in broken:
             return
         dataset = read_root(self.root)["dataset"]
-        videos, texts = dataset["videos"], dataset["texts"]
         if not self._collect("", check_tables(self.root, dataset)):
             return
-        groups = sorted(set(manifests) - {""} - broken, reverse=True)  # views before teachers
-        sound = set()
+        sound = {""}
+        order = ("plans", "views", "teachers")  # a teacher's rows follow from the other two
+        groups = sorted(set(manifests) - {""} - broken, key=lambda group: order.index(group.split("/")[0]))
         for group in groups:
-            kind, name = group.split("/")
             try:
-                if kind == "views":
-                    problems = check_view_group(self.root, view_of(self.root, name), videos, shards)
-                else:
-                    view = view_path(read_plan(self.root, name).view.name)
-                    if view not in sound:
-                        self._require_listed(view, manifests)
-                        continue
-                    problems = check_teacher_group(self.root, name, videos, texts, shards)
+                counts = table_counts(self.root, dataset, sound)
+                problems = self._group_problems(group, counts, sound, manifests, shards)
             except CacheError as error:
                 self.add(f"{group}/zarr.json", error)
                 continue
             if self._collect(group, problems):
                 sound.add(group)
 
-    def _require_listed(self, view: str, manifests: Mapping[str, Manifest]) -> None:
-        if f"{view}/{MANIFEST}" not in self.faulty and view not in manifests:
-            self.add(MANIFEST, f"names no {view}, which a teacher needs")
+    def _group_problems(
+        self,
+        group: str,
+        counts: TableCounts,
+        sound: Iterable[str],
+        manifests: Mapping[str, Manifest],
+        shards: ShardTable,
+    ) -> Iterable[Problem]:
+        kind, name = group.split("/")
+        if kind == "plans":
+            return check_plan_group(self.root, name, counts)
+        if kind == "views":
+            return check_view_group(self.root, view_of(self.root, name), counts.videos, shards)
+        plan = read_plan(self.root, name)
+        needed = {view_path(plan.view.name)}
+        needed |= {plan_path(batches) for spec in plan.signals if (batches := plan_of(spec.name))}
+        for other in sorted(needed - set(sound)):
+            self._require_listed(other, manifests)
+        return check_teacher_group(self.root, name, counts, shards) if needed <= set(sound) else ()
+
+    def _require_listed(self, group: str, manifests: Mapping[str, Manifest]) -> None:
+        if f"{group}/{MANIFEST}" not in self.faulty and group not in manifests:
+            self.add(MANIFEST, f"names no {group}, which a teacher needs")
 
     def _collect(self, group: str, problems: Iterable[Problem]) -> bool:
         """Add every problem; whether there was none."""

@@ -32,7 +32,7 @@ def write_planned(root, plan, seed=0, samples=SAMPLES):
     with CacheWriter(root, samples) as writer:
         writer.plan(plan)
         values = synthetic_values(samples, plan.signals, seed)
-        commits = list(shard_commits(root, samples, plan, values, frozenset()))
+        commits = list(shard_commits(root, samples, plan, values=values))
         for commit in commits:
             writer.commit(commit)
         writer.complete(plan, [commit.task for commit in commits])

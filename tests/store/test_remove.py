@@ -24,7 +24,6 @@ from tests.synthetic_cache import (
     shard_commits,
     synthetic_plan,
     synthetic_samples,
-    synthetic_values,
     write_synthetic_cache,
 )
 
@@ -43,10 +42,9 @@ def begin_teacher(root: Path, name: str, commits: int, view: View | None = None)
     plan = synthetic_plan(SAMPLES, name, 3, SIGNALS[2:4])
     if view is not None:
         object.__setattr__(plan, "view", view)
-    values = synthetic_values(SAMPLES, plan.signals)
     with CacheWriter(root, SAMPLES) as writer:
         writer.plan(plan)
-        shards = shard_commits(root, SAMPLES, plan, values, frozenset())
+        shards = shard_commits(root, SAMPLES, plan)
         for _, commit in zip(range(commits), shards, strict=False):
             writer.commit(commit)
 
@@ -67,7 +65,7 @@ def test_adding_and_removing_a_teacher_leaves_every_byte_as_it_was(one_teacher, 
     assert open_cache(root).digest != open_cache(one_teacher).digest
     removal = remove_teacher(root, "second")
     assert removal.groups == ("teachers/second",)
-    assert removal.kept == "uniform_4x8"
+    assert removal.kept == ("views/uniform_4x8",)
     assert tree(root) == tree(one_teacher)
     assert open_cache(root).digest == open_cache(one_teacher).digest
     assert not (root / "teachers/second").exists()
@@ -117,7 +115,7 @@ def test_an_unfinished_teacher_goes_too_and_its_tasks_with_it(one_teacher, tmp_p
 def test_a_begun_teacher_that_uses_the_view_keeps_it(one_teacher, tmp_path):
     root = shutil.copytree(one_teacher, tmp_path / "c.zarr")
     begin_teacher(root, "half", 2)
-    assert remove_teacher(root, "synthetic").kept == "uniform_4x8"
+    assert remove_teacher(root, "synthetic").kept == ("views/uniform_4x8",)
     write_synthetic_cache(root, teacher="half", **SMALL)
     assert open_cache(root).teacher_names == ["half"]
     assert verify(root).faults == []
@@ -236,6 +234,6 @@ def test_the_command_says_what_it_did(two_teachers, tmp_path, capsys):
     assert run_cli(build_parser(), ["remove", str(root), "--teacher", "second"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("removed teachers/second: ")
-    assert "kept view uniform_4x8: another teacher uses it" in printed
+    assert "kept views/uniform_4x8: another teacher needs it" in printed
     assert run_cli(build_parser(), ["remove", str(root), "--teacher", "second"]) == 2
     assert "unknown teacher 'second'" in capsys.readouterr().err
