@@ -204,7 +204,7 @@ class TeacherReader:
 
     @cached_property
     def pixels(self) -> PixelRows:
-        """The frames that the view keeps; raises UnknownNameError, with the option that keeps them, if none."""
+        """The frames that the view keeps; raises UnknownNameError, with the way out, if it keeps none."""
         told = self.kept_pixels
         if told is None:
             raise UnknownNameError(

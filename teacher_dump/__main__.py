@@ -83,7 +83,7 @@ def add_storage_options(parser: argparse.ArgumentParser) -> None:
                         help="store a signal another way, e.g. vit_layers=int8; may be repeated")  # fmt: skip
     parser.add_argument("--tokens", choices=TOKENS, default=ALL_TOKENS, help="what to keep of vit_layers")
     parser.add_argument("--keep-pixels", metavar="HOW",
-                        help="keep the view's frames, for students that train a backbone: raw, or jpeg:90")  # fmt: skip
+                        help="keep the view's frames, for students from pixels: raw, or jpeg:90")  # fmt: skip
     parser.add_argument("--project", type=at_least_one, metavar="WIDTH",
                         help="keep vit_layers on as many principal directions")  # fmt: skip
 
