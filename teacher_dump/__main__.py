@@ -28,8 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
         "dump", help="write a teacher's signals into a cache", formatter_class=HelpFormatter
     )
     dump.set_defaults(execute=run_dump)
-    dump.add_argument("--dataset", default="demo", help="which dataset: demo, table, msrvtt, ...")
+    dump.add_argument("--dataset", default="demo", help="demo, table, msrvtt, ...: python -m store dataset")
     dump.add_argument("--data", type=Path, help="its folder or file (default: data/<dataset>)")
+    dump.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="take the rows that are there; the cache records what is missing",
+    )
     dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
     add_teacher_options(dump)
     add_storage_options(dump)
@@ -111,7 +116,7 @@ def run_dump(arguments: argparse.Namespace) -> int:
     cache_path = arguments.cache or Path("caches") / f"{arguments.dataset}.zarr"
     check_name("teacher", arguments.teacher, plugin_names(teachers))
     prepared = prepare_dataset(arguments.dataset, data)
-    samples = load_dataset(arguments.dataset, data)
+    samples = load_dataset(arguments.dataset, data, arguments.allow_missing)
     teacher = load_teacher(arguments)
 
     from teacher_dump.dump import DumpSettings, dump
