@@ -63,7 +63,7 @@ def test_msvd_reads_the_same_rows_from_clip4clips_pickle_of_tokens(annotations, 
     tokens = {id: [caption.split() for caption in captions] for id, captions in official.items()}
     for protocol in (0, 2, 4):
         (tmp_path / msvd.CAPTIONS).write_bytes(pickle.dumps(tokens, protocol=protocol))
-        assert load_dataset("msvd", tmp_path, allow_missing=True).digest() == from_json.digest()
+        assert load_dataset("msvd", tmp_path, allow_missing=True).rows_digest() == from_json.rows_digest()
 
 
 def test_a_vatex_id_is_split_from_the_right():
