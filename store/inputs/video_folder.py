@@ -53,6 +53,7 @@ class VideoFolder:
         self._places: dict[str, Place | list[Place]] = {}
         began = time.monotonic()
         self._scan()
+        self._directory_paths = [Path(directory) for directory in self._directories]
         self.seconds = time.monotonic() - began
 
     def _scan(self) -> None:
@@ -88,16 +89,24 @@ class VideoFolder:
         else:
             self._places[stem] = [known, place]
 
+    def holds(self, names: Iterable[str]) -> bool:
+        """Whether `find` finds one; raises as it does."""
+        return self._find(names) is not None
+
     def find(self, names: Iterable[str]) -> Path | None:
         """The file of the first of `names` that is there, each with or without its suffix.
 
         A name with its exact suffix goes first, then the order of SUFFIXES. Raises InputError naming both if
         two folders hold the name and neither is preferred: which one is the right video can't be told.
         """
+        place = self._find(names)
+        return None if place is None else self._path(place)
+
+    def _find(self, names: Iterable[str]) -> Place | None:
         for name in names:
             found = self._places.get(split_name(name)[0])
             if found is not None:
-                return self._path(self._best(name, found) if isinstance(found, list) else found)
+                return self._best(name, found) if isinstance(found, list) else found
         return None
 
     def _best(self, name: str, places: list[Place]) -> Place:
@@ -119,7 +128,7 @@ class VideoFolder:
         return len(self._preferred)
 
     def _path(self, place: Place) -> Path:
-        return Path(self._directories[place.directory], place.name)
+        return self._directory_paths[place.directory] / place.name
 
     def folders_with_files(self) -> dict[str, int]:
         """Folder relative to the root ("." for itself) -> how many files it holds, those with most first."""

@@ -12,7 +12,7 @@ import pytest
 
 from store.errors import CacheError, InputError, MissingFileError
 from store.inputs.datasets import find_dataset
-from store.inputs.datasets.base import Count, Published
+from store.inputs.datasets.base import Annotations, Count, FoundFiles, Published
 from store.inputs.protocol import PARAGRAPH, RECOGNITION, SINGLE_CAPTION
 from store.inputs.published import counts_of, find_files, load_published, locate, read_annotations
 from store.inputs.samples import CLASS, Samples
@@ -183,6 +183,14 @@ class PublishedContract:
             return
         for video in read.videos:
             assert video.path.resolve().is_relative_to(data.resolve())
+
+    def test_a_video_that_comes_twice_is_refused(self, dataset, data):
+        def twice(files: FoundFiles) -> Annotations:
+            read = dataset.read(files)
+            return replace(read, entries=[*read.entries, read.entries[0]])
+
+        with pytest.raises(InputError, match="comes again in"):
+            load_published(replace(dataset, read=twice), data, allow_missing=True)
 
     def test_its_order_is_that_of_the_splits(self, samples):
         rows = np.concatenate([split.video for split in samples.splits.values()])

@@ -73,7 +73,7 @@ def read_text4vis(files: FoundFiles) -> Annotations:
 
 def numbered_names(path: Path) -> tuple[str, ...]:
     """Class names of a csv with the columns id and name; raises InputError unless ids count from 0."""
-    names = []
+    names: list[str] = []
     for where, row in table_rows(path, ("id", "name")):
         if row["id"] != str(len(names)):
             raise InputError(f"{where}: id {row['id']!r}, expected {len(names)}; restore the published file")
