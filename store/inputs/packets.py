@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from store.inputs.container import read_packets
@@ -77,7 +78,7 @@ def facts_of(packet: Packet[VideoStream], codec: str, length_size: int | None) -
         key=packet.is_keyframe,
         hidden=packet.is_discard,
         corrupt=packet.is_corrupt,
-        side_data=tuple(item.data_type for item in packet.iter_sidedata()),
+        side_data=tuple([item.data_type for item in packet.iter_sidedata()]),
         units=units,
     )
 
@@ -92,13 +93,18 @@ def unit_length_size(codec: str, extradata: bytes) -> int | None:
 
 def unit_types(data: bytes, length_size: int, codec: str) -> frozenset[int]:
     """Types of the length-prefixed units of one packet."""
-    types, at, end = [], 0, len(data) - length_size
-    shift, mask = (0, 0x1F) if codec == "h264" else (1, 0x3F)
+    heads, at, end = bytearray(), 0, len(data) - length_size
     while at < end:
         begin = at + length_size
-        types.append(data[begin] >> shift & mask)
+        heads.append(data[begin])
         at = begin + int.from_bytes(data[at:begin], "big")
-    return frozenset(types)
+    return types_of_heads(bytes(heads), codec)
+
+
+@lru_cache
+def types_of_heads(heads: bytes, codec: str) -> frozenset[int]:
+    """Types of units by the first byte of each; most packets of a stream have the same few."""
+    return frozenset(head & 0x1F if codec == "h264" else head >> 1 & 0x3F for head in heads)
 
 
 def group_starts(facts: Sequence[PacketFacts]) -> list[int]:
