@@ -19,7 +19,8 @@ from store.encodings import ErrorSum
 from store.errors import DamagedCacheError, InputError
 from store.inputs.pixels import decode_jpeg, encode_jpeg
 from store.inputs.view import View
-from store.shards import RowsArray, ShardedRows, ShardFile
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray, ShardFile
 
 RAW, JPEG = "raw", "jpeg"
 PIXELS, PIXEL_JPEG, PIXEL_JPEG_SPAN = "pixels", "pixel_jpeg", "pixel_jpeg_span"
@@ -30,7 +31,7 @@ SPARE = 2
 
 @dataclass(frozen=True)
 class KeptPixels:
-    """How a view's frames are kept: encoding "raw" or "jpeg"; quality of the JPEGs, 1 to 100, None for raw."""
+    """How a view's frames are kept: encoding "raw" or "jpeg"; quality of the JPEGs, 1 to 100 (raw: None)."""
 
     encoding: str
     quality: int | None = None

@@ -191,4 +191,7 @@ def dataset_attributes(samples: Samples) -> dict[str, Any]:
             name: {"videos": len(split.video), "texts": len(split.text)}
             for name, split in sorted(samples.splits.items())
         },
+        "protocol": samples.protocol,
+        "missing": dict(sorted(samples.missing.items())),
+        "prompts": list(samples.prompts),
     }
