@@ -93,6 +93,11 @@ def check_tables(root: Path, dataset: Mapping[str, Any]) -> Iterator[Problem]:
         yield "texts/text_utf8", f"{name_rows(empty)} is empty"
     own, kind = read_column(root, "texts/video"), read_column(root, "texts/kind")
     check_rows("texts/video", own, -1, len(ids))
+    label = check_rows("videos/class", read_column(root, "videos/class"), -1, len(texts))
+    labelled = np.flatnonzero(label >= 0)
+    wrong = labelled[kind[label[labelled]] != TEXT_KINDS.index(CLASS)]
+    if len(wrong):
+        yield "videos/class", f"{name_rows(wrong)}: a video's class is a text that is no class"
     check_rows("texts/kind", kind.astype(np.int64), 0, len(TEXT_KINDS))
     odd = np.flatnonzero((own == -1) != (kind == TEXT_KINDS.index(CLASS)))
     if len(odd):

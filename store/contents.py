@@ -16,6 +16,7 @@ from store.calibration import PROJECTION_BASIS, fitted_names
 from store.durable import is_sha256, read_json
 from store.errors import DamagedCacheError
 from store.identity import require_same
+from store.inputs.protocol import PROTOCOLS
 from store.inputs.view import View
 from store.kept_pixels import PIXEL_JPEG_SPAN, KeptPixels
 from store.layout import (
@@ -53,13 +54,43 @@ def check_dataset(dataset: Any) -> None:
     sound = (
         isinstance(dataset, dict)
         and all(isinstance(dataset.get(key), str) for key in CARD_FIELDS)
-        and is_sha256(dataset.get("rows_sha256"))
         and _has_counts(dataset)
+        and _are_segments(dataset.get("segments"), dataset)
+        and is_sha256(dataset.get("splits_sha256"))
+        and dataset.get("protocol") in PROTOCOLS
+        and isinstance(dataset.get("prompts"), list)
+        and all(isinstance(prompt, str) for prompt in dataset["prompts"])
+        and isinstance(dataset.get("missing"), dict)
+        and all(type(count) is int for count in dataset["missing"].values())
         and isinstance(dataset.get("splits"), dict)
         and all(is_path_name(name) and _has_counts(split) for name, split in dataset["splits"].items())
     )
     if not sound:
         raise DamagedCacheError(f"the dataset of zarr.json, {shown(dataset)}, is none; pull it again")
+
+
+def _are_segments(segments: Any, dataset: Mapping[str, Any]) -> bool:
+    """Whether `segments` are runs of rows, one behind the other, over both tables from end to end."""
+    if not isinstance(segments, list) or not segments:
+        return False
+    for segment in segments:
+        if not isinstance(segment, dict) or not is_sha256(segment.get("sha256")):
+            return False
+    return all(
+        _is_chain([segment.get(axis) for segment in segments], dataset[count])
+        for axis, count in (("video", "videos"), ("text", "texts"))
+    )
+
+
+def _is_chain(runs: list[Any], count: int) -> bool:
+    end = 0
+    for run in runs:
+        if not (
+            isinstance(run, list) and len(run) == 2 and all(map(is_count, run)) and run[0] == end <= run[1]
+        ):
+            return False
+        end = run[1]
+    return end == count
 
 
 def _has_counts(fields: Any) -> bool:
@@ -72,6 +103,7 @@ def table_arrays(dataset: Mapping[str, Any]) -> dict[str, RowsArray]:
     found = {
         "videos/id_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
         "videos/moment_s": RowsArray((videos, 2), "float32", ("V", "start_end"), None),
+        "videos/class": RowsArray((videos,), "int64", ("V",), None),
         "texts/text_offset": RowsArray((texts + 1,), "int64", ("T_plus_1",), None),
         "texts/video": RowsArray((texts,), "int64", ("T",), None),
         "texts/kind": RowsArray((texts,), "uint8", ("T",), None),
@@ -138,7 +170,7 @@ def signal_contents(
 
 
 def teacher_contents(root: Path, plan: TeacherPlan, counts: TableCounts) -> dict[str, RowsArray]:
-    """The arrays of all signals of a teacher, by path; raises InputError where its batch plan is not there."""
+    """The arrays of all signals of a teacher, by path; raises InputError where a batch plan is missing."""
     return {
         path: array
         for spec in plan.signals

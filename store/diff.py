@@ -16,13 +16,14 @@ from typing import Any
 from store.cli import add_debug
 from store.contents import read_attributes
 from store.identity import differences
-from store.layout import teacher_path, view_path
+from store.layout import DATASET_IDENTITY, plan_path, teacher_path, view_path
 from store.manifest import Manifest
 from store.reader import Cache, open_cache
 from store.untrusted import printable_values, shown
 
 ROWS_SHOWN = 5
-IDENTITY, CARD = ("name", "rows_sha256", "videos", "texts"), ("title", "licence", "source")
+CARD = ("title", "licence", "source", "missing")
+IDENTITY = (*(key for key in DATASET_IDENTITY if key != "splits"), "protocol", "prompts")
 ONLY_A, ONLY_B = "only in A", "only in B"
 
 Section = dict[str, Any]
@@ -32,7 +33,7 @@ def diff(path_a: Path, path_b: Path) -> Section:
     """What differs between two finished caches, in plain JSON; a part in which nothing differs is left out.
 
     equal: whether nothing but `provenance` does. identity: {field: [a, b]}. rows: {videos, texts: {only_a,
-    only_b, moved: {count, first}}}. splits, views, teachers: {name: "only in A", "only in B" or {part: ...}}.
+    only_b, moved: {count, first}}}. splits, views, plans, teachers: {name: "only in A" or B, or {part: ...}}.
     tables: columns whose stored objects differ. Raises what `open_cache` and its teachers raise.
     """
     a, b = open_cache(path_a), open_cache(path_b)
@@ -41,7 +42,8 @@ def diff(path_a: Path, path_b: Path) -> Section:
         "identity": _fields(_part(a.dataset, IDENTITY), _part(b.dataset, IDENTITY)),
         "rows": _filled({"videos": _rows(a.video_ids, b.video_ids), "texts": _rows(_texts(a), _texts(b))}),
         "splits": _by_name(a.splits, b.splits, lambda name: _split(a, b, name)),
-        "views": _by_name(_views(a), _views(b), lambda name: _view(a, b, name, provenance)),
+        "views": _by_name(_names(a, "views"), _names(b, "views"), lambda name: _view(a, b, name, provenance)),
+        "plans": _by_name(_names(a, "plans"), _names(b, "plans"), lambda name: _plan(a, b, name)),
         "teachers": _by_name(a.teacher_names, b.teacher_names, lambda name: _teacher(a, b, name, provenance)),
         "tables": sorted(_changed(a.manifest, b.manifest, ("videos/", "texts/", "splits/"))),
     }
@@ -108,8 +110,15 @@ def _rows_of_split(a: Sequence[Hashable], b: Sequence[Hashable]) -> Section:
     return {name: rows for name, rows in _rows(a, b).items() if name != "moved"}
 
 
-def _views(cache: Cache) -> list[str]:
-    return [path.split("/")[1] for path in cache.manifest.groups if path.startswith("views/")]
+def _names(cache: Cache, kind: str) -> list[str]:
+    return [path.split("/")[1] for path in cache.manifest.groups if path.startswith(f"{kind}/")]
+
+
+def _plan(a: Cache, b: Cache, name: str) -> Section:
+    path = plan_path(name)
+    fields = _fields(a.batch_plan(name).to_dict(), b.batch_plan(name).to_dict())
+    changed = _changed(a.group_manifest(path), b.group_manifest(path), (f"{path}/",))
+    return _filled({"fields": fields, "contents": sorted(changed)})
 
 
 def _view(a: Cache, b: Cache, name: str, provenance: Section) -> Section:

@@ -32,10 +32,12 @@ def gather(path: Path) -> dict[str, Any]:
     """What lies at `path`, in plain JSON:
 
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete);
-    dataset {name, title, licence, source, rows_sha256, videos, texts, splits {<split>: {videos, texts}}};
+    dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
+      splits_sha256, protocol, missing {<what>: count}, prompts};
     teachers {<teacher>: {identity, view, provenance, pair_scores, videos_decoded, videos_failed, bytes,
       signals {<signal>: {axes, shape, encoding, bytes, attributes, meaning, needed_by,
-      errors {relative_l2, max_abs, mean_cosine, min_cosine}}}, reports {<file>: what reports/<file>.json says of this teacher}}};
+      errors {relative_l2, max_abs, mean_cosine, min_cosine}}},
+      reports {<file>: what reports/<file>.json says of this teacher}}};
     unfinished {<teacher>: {tasks_done, signals [names]}}.
 
     Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
@@ -145,6 +147,11 @@ def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"  licence  {dataset['licence']}"
     yield f"  source   {dataset['source']}"
     yield f"  splits   {splits}"
+    yield f"  protocol {dataset['protocol']}"
+    if dataset["missing"]:
+        # Less than 0 where there are more rows here than were published.
+        told = ", ".join(f"{count:,} {what}" for what, count in dataset["missing"].items())
+        yield f"  missing  of what is published: {told}"
     if found["digest"]:
         yield f"  digest   sha256:{found['digest']}"
 
@@ -163,9 +170,9 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
         metrics = list(_flattened(said))
         more = f", ... ({len(metrics)} in all)" if len(metrics) > METRICS_SHOWN else ""
         yield from _wrapped("report", f"{report}: {', '.join(metrics[:METRICS_SHOWN])}{more}")
+    yield from ("  " + line for line in table(list(_signal_rows(teacher["signals"])), right_from=4))
     for student, signals in sorted(_teaches(teacher["signals"]).items()):
         yield from _wrapped("teaches", f"{student} by {', '.join(signals)}")
-    yield from ("  " + line for line in table(list(_signal_rows(teacher["signals"])), right_from=4))
 
 
 def _teaches(signals: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ SPARE = 2
 
 @dataclass(frozen=True)
 class KeptPixels:
-    """How a view's frames are kept: encoding "raw" or "jpeg"; quality of the JPEGs, 1 to 100, None for raw."""
+    """How a view's frames are kept: encoding "raw" or "jpeg"; quality of the JPEGs, 1 to 100 (raw: None)."""
 
     encoding: str
     quality: int | None = None

@@ -101,6 +101,16 @@ class Cache:
         return read_column(self.path, "videos/moment_s")
 
     @cached_property
+    def video_class(self) -> np.ndarray:
+        """[V] int64: the text row of each video's class, -1 where it has none."""
+        return check_rows("videos/class", read_column(self.path, "videos/class"), -1, self.dataset["texts"])
+
+    @property
+    def protocol(self) -> str:
+        """How the dataset is evaluated, one of `store.inputs.protocol.PROTOCOLS`."""
+        return str(self.dataset["protocol"])
+
+    @cached_property
     def texts(self) -> list[str]:
         return read_strings(self.path, "texts/text")
 
@@ -234,7 +244,7 @@ class TeacherReader:
 
     @cached_property
     def pixels(self) -> PixelRows:
-        """The frames that the view keeps; raises UnknownNameError, with the option that keeps them, if none."""
+        """The frames that the view keeps; raises UnknownNameError, with the way out, if it keeps none."""
         told = self.kept_pixels
         if told is None:
             raise UnknownNameError(

@@ -20,6 +20,7 @@ from store.identity import require_same
 from store.inputs.samples import Samples
 from store.layout import (
     COMPLETE,
+    DATASET_IDENTITY,
     DUMPING,
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -116,8 +117,8 @@ class CacheWriter:
             stored = read_attributes(self.root, "")
             check_dataset(stored.get("dataset"))
             require_same(
-                {key: stored["dataset"][key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
-                {key: attributes[key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
+                {key: stored["dataset"][key] for key in DATASET_IDENTITY},
+                {key: attributes[key] for key in DATASET_IDENTITY},
                 f"the dataset of {self.root.name}",
                 "dump into another CACHE, or restore the dataset's files",
             )
