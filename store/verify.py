@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +158,7 @@ class _Verification:
         """Files and empty folders that belong to nothing; unfinished groups are noted, not judged."""
         listed = {record.path for found in manifests.values() for record in found.objects}
         listed |= {f"{group}/{MANIFEST}" if group else MANIFEST for group in manifests}
-        in_use = {path.rpartition("/")[0] for path in self.tree}
+        in_use = {folder for path in [*self.tree, *listed] for folder in _folders_of(path)}
         unfinished = set()
         for path, entry in self.tree.items():
             group = "/".join(path.split("/")[:2])
@@ -320,6 +320,11 @@ class _Verification:
         except CacheError as error:
             self.add(group or "tables", error)
         return self.report.count == before
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -52,7 +52,7 @@ def test_json_has_the_keys_that_scripts_rely_on(cache, capsys):
 def test_people_see_licence_metrics_errors_and_who_needs_what(cache):
     printed = describe(cache)
     assert "  licence  CC0-1.0" in printed
-    assert "report   evaluation: recall.r1 46.25, note \\x1b[31m" in printed
+    assert "report   evaluation: note \\x1b[31m, recall.r1 46.25" in printed
     assert "teaches  sab by frame_embedding, text_embedding, vit_layers/1" in printed
     row = next(line for line in printed.splitlines() if line.startswith("  vit_layers/1"))
     assert "int8" in row

@@ -95,10 +95,9 @@ def test_a_sound_cache_is_sound_in_every_encoding(tmp_path):
     assert faults(root) == {f"{TEACHER}/vit_layers/2/projection_basis": "holds a value that is not finite"}
 
 
-def test_a_batch_plan_belongs_to_the_cache(tmp_path):
+def test_a_batch_plan_that_no_finished_teacher_uses_is_noted(tmp_path):
     split = SAMPLES.splits["train"]
     batches = PlannedBatches.draw("train", split.video, split.text, 2, 2, 0)
-    signals = (SignalSpec("planned_scores/p", {"B": 2}),)
     plan = synthetic_plan(SAMPLES, signals=(SIGNALS[2],))
     with CacheWriter(tmp_path / "c.zarr", SAMPLES) as writer:
         writer.add_batch_plan("p", batches)
@@ -107,7 +106,6 @@ def test_a_batch_plan_belongs_to_the_cache(tmp_path):
         for commit in commits:
             writer.commit(commit)
         writer.complete(plan, [commit.task for commit in commits])
-    assert signals[0].row_axis == "S"
     report = verify(tmp_path / "c.zarr")
     assert report.faults == []
     assert report.notes == ["plans/p is unfinished and was not checked"]
@@ -116,13 +114,9 @@ def test_a_batch_plan_belongs_to_the_cache(tmp_path):
 def test_a_missing_row_and_one_too_many_are_named(cache):
     write_shard(cache, f"{TEACHER}/frame_embedding", np.ones((3, 1, FRAMES, 8)), skip={0})
     seal(cache)
-    assert faults(cache) == {
-        f"{TEACHER}/frame_embedding": "lacks row 0: neither written nor listed as a failure",
-    } | {f"{TEACHER}/frame_embedding": faults(cache)[f"{TEACHER}/frame_embedding"]}
-    problems = [fault.problem for fault in verify(cache).faults]
-    assert problems == [
-        "lacks row 0: neither written nor listed as a failure",
-        "has row 1, of a failed video or a text without one",
+    assert [(fault.path, fault.problem) for fault in verify(cache).faults] == [
+        (f"{TEACHER}/frame_embedding", "lacks row 0: neither written nor listed as a failure"),
+        (f"{TEACHER}/frame_embedding", "has row 1, of a failed video or a text without one"),
     ]
 
 
