@@ -1,26 +1,33 @@
 """From tables, views and SignalSpecs to the Zarr hierarchy of format 1: which array lies where.
 
-videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/
+videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/  plans/<plan>/
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from store.calibration import TOKEN_SCALE, VALUES
+from store.encodings import FLOAT16, INT8
 from store.errors import DamagedCacheError, InputError
 from store.inputs.preprocess import THUMBNAIL_SIZE
 from store.inputs.samples import Samples
 from store.inputs.view import View
+from store.kept_pixels import KeptPixels, pixel_arrays
 from store.pair_scores import PairScores
 from store.shards import RowsArray
-from store.signals import SignalSpec
+from store.signals import SignalSpec, plan_of
 
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
 PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
+DIMENSIONS = {"SBB": ("S", "B_video", "B_text"), "TWD": ("T", "W", "D_word")}
+"""Names of axes where the letters alone would clash within an array or a group."""
 
 
 def view_path(view: str) -> str:
@@ -29,6 +36,10 @@ def view_path(view: str) -> str:
 
 def teacher_path(teacher: str) -> str:
     return f"teachers/{teacher}"
+
+
+def plan_path(plan: str) -> str:
+    return f"plans/{plan}"
 
 
 def check_path_name(kind: str, name: str) -> str:
@@ -43,25 +54,76 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray]:
-    """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels."""
+def view_arrays(
+    view: View, videos: int, shard_rows: int, kept: KeptPixels | None = None
+) -> dict[str, RowsArray]:
+    """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels.
+
+    colour, where the view has an augmentation: see store.inputs.augment.NEUTRAL_COLOUR. kept: how its frames
+    are kept, if they are.
+    """
     rendition, frame = (videos, view.renditions), (videos, view.renditions, view.frames)
     thumbnail = (*frame, THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
-    return {
+    arrays = {
         "frame_time_s": RowsArray(frame, "float64", ("V", "R", "M"), shard_rows),
         "frame_valid": RowsArray(frame, "bool", ("V", "R", "M"), shard_rows),
         "crop_box": RowsArray((*rendition, 4), "float32", ("V", "R", "box"), shard_rows),
         "flip": RowsArray(rendition, "bool", ("V", "R"), shard_rows),
         "frame_thumbnail": RowsArray(thumbnail, "uint8", ("V", "R", "M", "Y", "X", "channel"), shard_rows),
     }
+    if view.augmentation is not None:
+        arrays["colour"] = RowsArray((*rendition, 4), "float32", ("V", "R", "colour"), shard_rows)
+    return arrays | (pixel_arrays(view, videos, shard_rows, kept) if kept else {})
 
 
-def signal_array(spec: SignalSpec, videos: int, texts: int, shard_rows: int) -> RowsArray:
-    """The array of one signal over V videos and T texts."""
-    sizes = {**spec.sizes, "V": videos, "T": texts}
-    return RowsArray(
-        tuple(sizes[axis] for axis in spec.kind.axes), spec.encoding, tuple(spec.kind.axes), shard_rows
-    )
+@dataclass(frozen=True)
+class TableCounts:
+    """Lengths of the row axes: V videos, T texts, and S steps of each batch plan."""
+
+    videos: int
+    texts: int
+    plan_steps: Mapping[str, int] = field(default_factory=dict)
+
+    def rows_of(self, spec: SignalSpec) -> int:
+        """Length of the signal's row axis; raises InputError if its plan is not known."""
+        if spec.row_axis != "S":
+            return self.videos if spec.row_axis == "V" else self.texts
+        plan = plan_of(spec.name) or ""
+        if plan not in self.plan_steps:
+            raise InputError(f"signal {spec.name!r}: there is no batch plan {plan!r}; draw it first")
+        return self.plan_steps[plan]
+
+
+def signal_arrays(spec: SignalSpec, counts: TableCounts, shard_rows: int) -> dict[str, RowsArray]:
+    """The arrays of one signal: one, named "", or where numbers are fitted to it, its parts by name."""
+    sizes = {"T": counts.texts, **spec.sizes}
+    shape = (counts.rows_of(spec), *(sizes[axis] for axis in spec.kind.axes[1:]))
+    axes = DIMENSIONS.get(spec.kind.axes, tuple(spec.kind.axes))
+    values = RowsArray(shape, spec.encoding, axes, shard_rows)
+    if not spec.is_calibrated:
+        return {"": values}
+    if spec.encoding == INT8:
+        return {VALUES: values, TOKEN_SCALE: RowsArray(shape[:-1], FLOAT16, axes[:-1], shard_rows)}
+    return {VALUES: values}
+
+
+def expected_rows(
+    spec: SignalSpec, video_usable: np.ndarray, text_video: np.ndarray, counts: TableCounts
+) -> np.ndarray:
+    """Which rows a complete signal has: bool [rows]; what a failed video would have given is not there.
+
+    video_usable: bool [V]. text_video: int64 [T], the video of each text, -1 for a class name.
+    """
+    if spec.row_axis == "V":
+        return video_usable
+    if spec.name == "frame_relevance":
+        return (text_video >= 0) & video_usable[text_video]
+    return np.ones(counts.rows_of(spec), dtype=bool)
+
+
+def part_path(signal_path: str, part: str) -> str:
+    """Where a part of the signal at `signal_path` lies; the part "" is the signal itself."""
+    return f"{signal_path}/{part}" if part else signal_path
 
 
 @dataclass(frozen=True)
@@ -80,6 +142,12 @@ class TeacherPlan:
     provenance: Mapping[str, Any]
 
     @property
+    def kept_pixels(self) -> KeptPixels | None:
+        """How the view's frames are kept, if they are to be."""
+        told = self.execution.get("pixels")
+        return None if told is None else KeptPixels(**told)
+
+    @property
     def pair_scores(self) -> PairScores:
         return PairScores.of({spec.name: spec for spec in self.signals}, self.identity.get("logit_scale"))
 
@@ -89,7 +157,7 @@ class TeacherPlan:
             "identity": dict(self.identity),
             "view": self.view.to_dict(),
             "signals": [spec.to_dict() for spec in self.signals],
-            "pair_scores": vars(self.pair_scores),
+            "pair_scores": self.pair_scores.to_dict(),
             "execution": dict(self.execution),
             "provenance": dict(self.provenance),
         }
@@ -109,11 +177,21 @@ class TeacherPlan:
             raise DamagedCacheError(f"a teacher's attributes lack {error}; restore its zarr.json") from None
 
 
+DATASET_IDENTITY = ("name", "videos", "texts", "splits", "segments", "splits_sha256")
+
+
 def dataset_attributes(samples: Samples) -> dict[str, Any]:
-    """What the root says of the dataset; `name` and `rows_sha256` are its identity."""
+    """What the root says of the dataset; DATASET_IDENTITY names what identifies it."""
     return {
         "name": samples.name,
-        "rows_sha256": samples.digest(),
+        "segments": [
+            {
+                "video": [0, len(samples.videos)],
+                "text": [0, len(samples.texts)],
+                "sha256": samples.rows_digest(),
+            }
+        ],
+        "splits_sha256": samples.splits_digest(),
         "title": samples.card.title,
         "licence": samples.card.licence,
         "source": samples.card.source,

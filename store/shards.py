@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,19 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from store.durable import PARTIAL_SUFFIX, ObjectRecord, publish, read_json
+from store.durable import PARTIAL_SUFFIX, ObjectRecord, publish
 from store.errors import DamagedCacheError
 
 ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
 BYTES_CODEC = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC_CODEC = {"name": "crc32c"}
-DTYPES = {name: np.dtype(name) for name in ("bool", "uint8", "int64", "float16", "float32", "float64")}
+DTYPES = {
+    name: np.dtype(name)
+    for name in ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
+}
+FILL = {"bool": False, "uint8": 0, "int8": 0, "int32": -1, "int64": 0}
+"""What a general Zarr reader sees for a row that was not written; NaN in floats, -1 in row numbers."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,6 @@ class RowsArray:
             codecs: list[Any] = [{"name": "sharding_indexed", "configuration": configuration}]
         else:
             codecs = chunk_codecs
-        kind = DTYPES[self.dtype].kind
         return {
             "zarr_format": 3,
             "node_type": "array",
@@ -82,7 +86,7 @@ class RowsArray:
             "data_type": self.dtype,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": "NaN" if kind == "f" else False if kind == "b" else 0,
+            "fill_value": FILL.get(self.dtype, "NaN"),
             "codecs": codecs,
             "attributes": attributes,
             "dimension_names": list(self.axes),
@@ -114,8 +118,9 @@ class RowsArray:
 class ShardFile:
     """Shard `number` of the array at `root`/`array_path`, written row by row; a context manager.
 
-    Rows that are never appended are absent. Bytes go to a file aside; `finish` syncs and renames it,
-    and what it returns counts only once it stands in the ledger. Without `finish` nothing appears.
+    Rows that are never appended are absent. Bytes go to a file aside, named at random: a worker that outlived
+    its coordinator shares it with nobody. `finish` syncs and renames it, and what it returns counts only once
+    it stands in the ledger. Without `finish` nothing appears.
     """
 
     def __init__(self, root: Path, array_path: str, array: RowsArray, number: int) -> None:
@@ -125,7 +130,7 @@ class ShardFile:
         self._array = array
         self._first_row = number * array.shard_rows
         self._path = root / array_path / array.shard_path(number)
-        self._aside = self._path.with_name(self._path.name + PARTIAL_SUFFIX)
+        self._aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         self._index = np.full((array.shard_rows, 2), ABSENT, dtype="<u8")
         self._dtype = DTYPES[array.dtype].newbyteorder("<")
         self._sha = hashlib.sha256()
@@ -178,83 +183,3 @@ class ShardFile:
 def crc32c(content: bytes | np.ndarray) -> bytes:
     """CRC-32C (Castagnoli) of `content`, little-endian, as the codec of that name appends it."""
     return int(google_crc32c.value(content)).to_bytes(CRC_BYTES, "little")
-
-
-class ShardedRows:
-    """Rows of one sharded array, read at their offset in memory-mapped shard files.
-
-    Every index is checked when the array is opened, every row's crc32c when this process first
-    reads it; later reads of the row cost one copy. Raises DamagedCacheError naming the object.
-    """
-
-    def __init__(self, root: Path, array_path: str) -> None:
-        self.path = array_path
-        folder = root / array_path
-        self.array = RowsArray.from_zarr_json(read_json(folder / "zarr.json"), array_path)
-        if self.array.shard_rows is None:
-            raise DamagedCacheError(f"{array_path} is not sharded")
-        self._shards: list[np.ndarray] = []
-        self._offsets = np.full(self.array.shape[0], -1, dtype=np.int64)
-        for number in range(self.array.shard_count):
-            path = folder / self.array.shard_path(number)
-            self._shards.append(self._open_shard(path, number))
-        self._checked = np.zeros(self.array.shape[0], dtype=bool)
-        self.nbytes = sum(shard.nbytes for shard in self._shards)
-
-    @property
-    def present(self) -> np.ndarray:
-        """Which rows were written: bool [rows]."""
-        return self._offsets >= 0
-
-    def _open_shard(self, path: Path, number: int) -> np.ndarray:
-        name = f"{self.path}/{self.array.shard_path(number)}"
-        shard_rows = self.array.shard_rows or 0
-        tail_bytes = shard_rows * 16 + CRC_BYTES
-        try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < tail_bytes:
-                    raise DamagedCacheError(
-                        f"{name} has {size} bytes, its index alone takes {tail_bytes}; pull it again"
-                    )
-                content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-        except FileNotFoundError:
-            raise DamagedCacheError(f"{name} is missing; pull it again or resume the dump") from None
-        tail = content[-tail_bytes:].tobytes()
-        if crc32c(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
-            raise DamagedCacheError(f"{name}: the index's crc32c is wrong; pull it again")
-        index = np.frombuffer(tail, dtype="<u8", count=shard_rows * 2).reshape(shard_rows, 2)
-        start = number * shard_rows
-        index = index[: self.array.shape[0] - start]
-        there = index[:, 0] != ABSENT
-        end = index[there, 0] + index[there, 1]
-        if (index[there, 1] != self.array.row_bytes + CRC_BYTES).any() or (end > size - tail_bytes).any():
-            raise DamagedCacheError(f"{name}: the index points beyond its rows; pull it again")
-        self._offsets[start : start + len(index)][there] = index[there, 0]
-        return content
-
-    def read_into(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Copy the rows `rows` [N] into `out` [N, ...], of the array's dtype and C-contiguous."""
-        row_bytes = self.array.row_bytes
-        flat = out.reshape(len(rows), -1).view(np.uint8)
-        offsets = self._offsets[rows]
-        if (offsets < 0).any():
-            row = int(rows[np.argmin(offsets)])
-            raise DamagedCacheError(f"{self.path} has no row {row}: its video failed, or it was never dumped")
-        for place, (row, offset) in enumerate(zip(rows.tolist(), offsets.tolist(), strict=True)):
-            shard = self._shards[row // (self.array.shard_rows or 1)]
-            if not self._checked[row]:
-                self._check(shard, row, offset)
-            flat[place] = shard[offset : offset + row_bytes]
-
-    def _check(self, shard: np.ndarray, row: int, offset: int) -> None:
-        end = offset + self.array.row_bytes
-        if crc32c(shard[offset:end]) != shard[end : end + CRC_BYTES].tobytes():
-            raise DamagedCacheError(f"{self.path}, row {row}: the crc32c is wrong; pull the shard again")
-        self._checked[row] = True
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """The rows `rows` [N] as a new array [N, ...]."""
-        out = np.empty((len(rows), *self.array.shape[1:]), dtype=DTYPES[self.array.dtype])
-        self.read_into(np.asarray(rows), out)
-        return out

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
+from store.encodings import ENCODINGS
 from store.errors import CacheError, InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, load_plugin, plugin_names
+from store.signals import ALL_TOKENS, TOKENS
 from teacher_dump import teachers
 
 if TYPE_CHECKING:
     from store.reader import Cache
+    from teacher_dump.plan import StorageOptions
     from teacher_dump.teachers.base import Teacher
 
 
@@ -34,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
     add_teacher_options(dump)
+    add_storage_options(dump)
     dump.add_argument("--batch-videos", type=at_least_one, default=32, help="videos in one forward")
     dump.add_argument("--batch-texts", type=at_least_one, default=256, help="texts in one forward")
     dump.add_argument("--threads", type=at_least_one, help="threads of torch (default: one a core)")
@@ -41,6 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
     dump.add_argument("--decoders", type=at_least_one, default=2, help="processes that decode videos ahead")
     dump.add_argument(
         "--time-limit", type=float, default=60.0, help="seconds that decoding one video may take"
+    )
+    dump.add_argument(
+        "--memory-limit-mb",
+        type=at_least_one,
+        default=2048,
+        help="megabytes that decoding one video may take",
     )
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
@@ -73,6 +83,34 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=at_least_one, help="frames of a video (default: the teacher's own)")
 
 
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoding", action="append", default=[], metavar="SIGNAL=ENCODING",
+                        help="store a signal another way, e.g. vit_layers=int8; may be repeated")  # fmt: skip
+    parser.add_argument("--tokens", choices=TOKENS, default=ALL_TOKENS, help="what to keep of vit_layers")
+    parser.add_argument("--keep-pixels", metavar="HOW",
+                        help="keep the view's frames, for students from pixels: raw, or jpeg:90")  # fmt: skip
+    parser.add_argument("--project", type=at_least_one, metavar="WIDTH",
+                        help="keep vit_layers on as many principal directions")  # fmt: skip
+
+
+def storage_options(arguments: argparse.Namespace) -> StorageOptions:
+    """What --encoding, --tokens, --project and --keep-pixels say; raises InputError for another spelling."""
+    from store.kept_pixels import KeptPixels
+    from teacher_dump.plan import StorageOptions
+
+    encodings = {}
+    for words in arguments.encoding:
+        signal, equals, encoding = words.partition("=")
+        if not equals or encoding not in ENCODINGS:
+            raise InputError(
+                f"--encoding wants SIGNAL=ENCODING with one of {', '.join(ENCODINGS)}, "
+                f"e.g. vit_layers=int8, not {words!r}"
+            )
+        encodings[signal] = encoding
+    pixels = KeptPixels.parse(arguments.keep_pixels) if arguments.keep_pixels else None
+    return StorageOptions(encodings, arguments.tokens, arguments.project, pixels)
+
+
 def run_dump(arguments: argparse.Namespace) -> int:
     data = arguments.data or Path("data") / arguments.dataset
     cache_path = arguments.cache or Path("caches") / f"{arguments.dataset}.zarr"
@@ -90,6 +128,8 @@ def run_dump(arguments: argparse.Namespace) -> int:
         arguments.shard_rows,
         arguments.decoders,
         arguments.time_limit,
+        arguments.memory_limit_mb,
+        storage_options(arguments),
     )
     cache = dump(cache_path, samples, teacher, settings, prepared)
     return summarise(cache, teacher.name, arguments.max_failures)
