@@ -80,7 +80,7 @@ class VideoFolder:
                     self.file_count += 1
                     if (
                         suffix
-                    ):  # a cache below DATA has files named 0, 1, ...: no videos, though some ids are so
+                    ):  # a cache below DATA has files named as ids are: 0, 1, ...
                         self._add(stem, Place(number, entry.name))
 
     def _add(self, stem: str, place: Place) -> None:
