@@ -82,9 +82,11 @@ def _rows(a: Sequence[Hashable], b: Sequence[Hashable]) -> Section:
     count_a, count_b = Counter(a), Counter(b)
     row_b = {key: row for row, key in reversed(list(enumerate(b)))}
     first_a = {key: row for row, key in reversed(list(enumerate(a)))}
-    moved = [[key, row, row_b[key]] for key, row in first_a.items() if key in row_b and row_b[key] != row]
+    moved: list[list[Any]] = [
+        [key, row, row_b[key]] for key, row in first_a.items() if key in row_b and row_b[key] != row
+    ]
     moved.sort(key=lambda entry: entry[1])
-    parts = {
+    parts: dict[str, list[Any]] = {
         "only_a": list((count_a - count_b).elements()),
         "only_b": list((count_b - count_a).elements()),
         "moved": moved,

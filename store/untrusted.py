@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from store.errors import DamagedCacheError
 
@@ -24,7 +24,6 @@ SHOWN_LETTERS = 1000
 FILE, FOLDER, NEITHER = "file", "folder", "neither"
 
 _PATH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-Value = TypeVar("Value")
 
 
 def is_path_name(name: object) -> bool:
@@ -105,7 +104,7 @@ def _require_plain(value: Any) -> None:
     raise ValueError(f"it is nested more than {JSON_DEPTH} deep")
 
 
-def exact_fields(cls: type[Value], found: Any, what: str) -> dict[str, Any]:
+def exact_fields(cls: type, found: Any, what: str) -> dict[str, Any]:
     """`found`, if it is an object with exactly the fields of the dataclass `cls`, each of its type.
 
     int, float, str and bool are held to (True is no int, 1 is a float); other annotations are the
@@ -118,7 +117,7 @@ def exact_fields(cls: type[Value], found: Any, what: str) -> dict[str, Any]:
     return known_fields(cls, found, what)
 
 
-def known_fields(cls: type[Value], found: Any, what: str) -> dict[str, Any]:
+def known_fields(cls: type, found: Any, what: str) -> dict[str, Any]:
     """`found`, if it is an object with fields of the dataclass `cls` only; types as in `exact_fields`."""
     hints = _hints(cls)
     if not isinstance(found, dict) or not found.keys() <= hints.keys():
