@@ -8,6 +8,7 @@ STUDENT  ?= afa
 RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
+CLIPS    ?= $(or $(SHARED),../shared)/data/videos
 ARGS     ?=
 
 # Inside a conda environment made from environment.yml its own Python is used, else a .venv that make sets up.
@@ -21,14 +22,14 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow lint clean
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-clips bench-frames lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
 	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 20 | sed 's/^/  /'
 	@echo; echo "variables, with their values now:"
-	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
+	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN CLIPS ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
 	@echo "  ARGS goes to the command of the target: see $(PY) -m teacher_dump dump --help, -m student_train train --help"
 
 setup: $(READY)  ## install what is needed (the other targets do it themselves)
@@ -58,6 +59,12 @@ test: $(READY)            ## the tests (under 5 minutes on 2 cores)
 
 test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
 	@$(PY) -m pytest -m "slow and not gpu and not network" $(ARGS)
+
+test-clips: $(READY)      ## hold our frames of every clip in CLIPS=DIR to a plain decode in order
+	@$(PY) -m tests.clips "$(CLIPS)" $(ARGS)
+
+bench-frames: $(READY)    ## how fast clips decode, against bare decord and PyAV; writes bench-results/frames.json
+	@$(PY) -m tests.bench.bench_frames $(ARGS)
 
 lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

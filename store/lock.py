@@ -73,9 +73,14 @@ class WriterLock:
         beats = 0
         while not self._stop.wait(self._beat_s):
             beats += 1
-            if not self._is_mine():
-                return
-            write_file(self._path, self._content(beats))
+            try:
+                if not self._is_mine():
+                    return
+                write_file(self._path, self._content(beats))
+            except OSError:
+                # A disk that is full or away for a moment costs a beat, not the lock; `check` tells if it
+                # was too long.
+                continue
 
     def _is_mine(self) -> bool:
         found = self._read()

@@ -25,6 +25,7 @@ from store.errors import (
 from store.identity import require_same
 from store.inputs.samples import Split
 from store.inputs.view import View
+from store.kept_pixels import KeptPixels, PixelRows
 from store.layout import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -83,6 +84,16 @@ class Cache:
     def moment_s(self) -> np.ndarray:
         """[V, 2] float32: start and end, in seconds, of what the captions describe; NaN if unknown."""
         return read_column(self.path, "videos/moment_s")
+
+    @cached_property
+    def video_class(self) -> np.ndarray:
+        """[V] int64: the text row of each video's class, -1 where it has none."""
+        return read_column(self.path, "videos/class")
+
+    @property
+    def protocol(self) -> str:
+        """How the dataset is evaluated, one of `store.inputs.protocol.PROTOCOLS`."""
+        return str(self.dataset["protocol"])
 
     @cached_property
     def texts(self) -> list[str]:
@@ -195,6 +206,23 @@ class TeacherReader:
 
     def _view_array(self, name: str) -> np.ndarray:
         return ShardedRows(self.cache.path, f"{self._view_path}/{name}").load()
+
+    @cached_property
+    def kept_pixels(self) -> Mapping[str, Any] | None:
+        """How the view's frames are kept: encoding, quality, frames, psnr_db; None if they are not."""
+        return read_json(self.cache.path / self._view_path / "zarr.json")["attributes"].get("pixels")
+
+    @cached_property
+    def pixels(self) -> PixelRows:
+        """The frames that the view keeps; raises UnknownNameError, with the way out, if it keeps none."""
+        told = self.kept_pixels
+        if told is None:
+            raise UnknownNameError(
+                f"view {self.view.name!r} of {self.cache.path.name} keeps no frames; "
+                "dump it with --keep-pixels"
+            )
+        kept = KeptPixels(told["encoding"], told["quality"])
+        return PixelRows(self.cache.path, self._view_path, self.view, kept)
 
     @cached_property
     def bytes_by_signal(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ again gives the same bytes (same device type and thread count).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from store.calibration import SignalCodec, fitted_names
 from store.inputs.decode_pool import DecodeFailure, DecodePool
 from store.inputs.frames import DecodedVideo
 from store.inputs.samples import Samples
+from store.kept_pixels import PIXEL_JPEG, JpegFile
 from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
 from store.ledger import Commit, VideoFacts
 from store.publication import planned_signal_arrays, planned_view_arrays
@@ -88,9 +89,13 @@ class ShardDumper:
                 files[spec.name] = open_shards(stack, self.root, path, arrays, task.number)
         return SignalFiles(files, self.codecs)
 
+    def _decoded(self, rows: Iterable[int]) -> Iterator[DecodedVideo | DecodeFailure]:
+        videos = [self.samples.videos[row] for row in rows]
+        return self.pool.decode([video.path for video in videos], [video.id for video in videos])
+
     def _calibrate(self, task: ShardTask, progress: Progress) -> Commit:
         def encode_videos(rows: np.ndarray) -> dict[str, np.ndarray]:
-            decoded = list(self.pool.decode([self.samples.videos[row].path for row in rows]))
+            decoded = list(self._decoded(rows))
             progress(len(rows))
             videos = [video for video in decoded if isinstance(video, DecodedVideo)]
             return self._encode_videos(videos) if videos else {}
@@ -100,7 +105,7 @@ class ShardDumper:
 
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
         rows = range(task.start, task.stop)
-        decoded = self.pool.decode([self.samples.videos[row].path for row in rows])
+        decoded = self._decoded(rows)
         facts: list[VideoFacts] = []
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
@@ -110,14 +115,18 @@ class ShardDumper:
                     view.take(row, video)
                 signals.append([row for row, _ in batch], self._encode_videos([video for _, video in batch]))
             objects = [*view.finish(), *signals.finish()]
-        return Commit(task.name, tuple(objects), signals.errors, tuple(facts))
+        return Commit(task.name, tuple(objects), {**signals.errors, **view.errors}, tuple(facts))
 
     def _view_files(self, stack: ExitStack, task: ShardTask) -> ViewFiles | StoredView:
         path = view_path(self.plan.view.name)
         if self.view_is_complete:
             return StoredView(self.root, path)
         arrays = planned_view_arrays(self.plan, self.counts)
-        return ViewFiles(open_shards(stack, self.root, path, arrays, task.number))
+        files = open_shards(stack, self.root, path, arrays, task.number)
+        kept = self.plan.kept_pixels
+        if kept is None or kept.quality is None:
+            return ViewFiles(files)
+        return ViewFiles(files, JpegFile(files[PIXEL_JPEG], arrays[PIXEL_JPEG], task.number, kept.quality))
 
     def _decoded_batches(
         self,

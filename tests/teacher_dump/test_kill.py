@@ -14,6 +14,7 @@ import pytest
 from store.reader import open_cache
 from teacher_dump.dump import DumpSettings, dump
 from tests.conftest import ROOT
+from tests.store.test_kill import finished_shards, wait_for_work
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 
@@ -29,14 +30,6 @@ if __name__ == "__main__":
     root, clips, settings = sys.argv[1:]
     dump(Path(root), colour_samples(Path(clips)), ColourTeacher(), DumpSettings(**json.loads(settings)), {})
 """
-
-
-def finished_shards(root):
-    """Path -> time of last change, of every shard that stands in the ledger."""
-    ledger = root / "ledger.jsonl"
-    lines = ledger.read_bytes().split(b"\n")[:-1] if ledger.exists() else []
-    paths = [record["path"] for line in lines for record in json.loads(line)["objects"]]
-    return {path: (root / path).stat().st_mtime_ns for path in paths if "/c/" in path}
 
 
 @pytest.mark.slow
@@ -67,12 +60,3 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path):
     for files in (stored, expected):
         del files["reports/dump.json"]
     assert stored == expected
-
-
-def wait_for_work(root, process, already):
-    """Until one more task than `already` stands in the ledger, or the dump ends."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if len(finished_shards(root)) > already:
-            return
-        time.sleep(0.02)
