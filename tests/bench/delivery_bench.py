@@ -1,4 +1,4 @@
-"""Delivered into the training process: our ring of buffers against a DataLoader of 2 workers on the same store."""
+"""Delivered into the training process: a ring of buffers against a DataLoader on the same store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.store_data import BATCH, Features
 RING, WHOLE, COLLATED = (
     "ring of 3 buffers, 2 threads",
     "DataLoader, 2 workers, whole batches",
-    "... default collate",
+    "DataLoader, 2 workers, default collate",
 )
 Result = tuple[list[dict[str, Any]], list[Bar]]
 
@@ -70,7 +70,7 @@ def touched(batch: dict[str, Any]) -> float:
 
 
 def delivery(features: Features, folder: Path, rounds: int) -> Result:
-    """Samples a second that arrive in the process that trains, when it does nothing else; one epoch a round."""
+    """Samples a second that arrive in a process that does nothing with them; one epoch a round."""
     store = features.open_store(folder / "ours")
     names = [spec.name for spec in features.signals]
     store.open(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,13 @@ from tests.bench.store_data import BATCH, Features, write_array
 Result = tuple[list[dict[str, Any]], list[Bar]]
 
 
+def stored_part(layer: np.ndarray, part: str) -> np.ndarray:
+    """Bytes of the size and kind that the encoding gives; what they say is not read here."""
+    return layer.view(np.int8)[..., ::2] if part == "values" else layer[..., 0]
+
+
 def int8_encoded(features: Features, folder: Path, rounds: int) -> Result:
-    """The four layers as a dump stores them: `values` int8 and `token_scale` float16 by one call, one thread."""
+    """The four layers as a dump stores them, `values` int8 and `token_scale` float16; one thread."""
     layers = [spec for spec in features.signals if spec.name.startswith("vit_layers/")]
     root = folder / "int8"
     encoded: list[ShardedRows] = []
@@ -26,18 +32,13 @@ def int8_encoded(features: Features, folder: Path, rounds: int) -> Result:
         array = features.arrays()[spec.name]
         kinds = {"values": ("int8", array.shape), "token_scale": ("float16", array.shape[:-1])}
         for part, (dtype, shape) in kinds.items():
-            rows = (
-                np.zeros(shape[1:], dtype)
-                if part == "token_scale"
-                else features.row(spec, row).view(np.int8)[..., ::2]
-                for row in range(features.rows)
-            )
+            rows = (stored_part(features.row(spec, row), part) for row in range(features.rows))
             stored = RowsArray(shape, dtype, array.axes[: len(shape)], array.shard_rows)
             write_array(root, f"{spec.name}/{part}", stored, rows)
             encoded.append(ShardedRows(root, f"{spec.name}/{part}"))
     plain = [ShardedRows(folder / "ours", f"teacher/{spec.name}") for spec in layers]
 
-    def case(arrays: list[ShardedRows]) -> Any:
+    def case(arrays: list[ShardedRows]) -> Callable[[int], None]:
         room = [array.empty(BATCH) for array in arrays]
 
         def run(round_number: int) -> None:

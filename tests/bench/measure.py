@@ -1,4 +1,4 @@
-"""Timing that compares: every case runs once a round, in a new order each round, so that noise hits all alike."""
+"""Timing that compares: every case once a round, in a new order each round, so that noise hits all alike."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Other ways to keep and read the same rows, each as its own documentation does it best.
 
-A peer writes rows below a folder, and opens a reader for one thread that fills output buffers with chosen rows.
-A library that is not installed raises ImportError when its peer is made.
+A peer writes rows below a folder, and opens a reader for one thread that fills buffers with chosen rows. A
+library that is not installed raises ImportError when its peer is made.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ class MosaicStreaming(Peer):
 
 
 class Webdataset(Peer):
-    """A tar file as it writes it; random access at the members' offsets, since its own reading is in order."""
+    """A tar file as it writes it; random access at the members' offsets, its own reading is in order."""
 
     name = "webdataset (tar, indexed)"
     needs = ("webdataset",)
@@ -334,7 +334,7 @@ class Lance(Peer):
 
 
 class Compressed(Peer):
-    """Rows compressed one by one into one file a signal, read at their offset, decompressed into the buffer."""
+    """Rows compressed one by one, one file a signal, read at their offset, decompressed into the buffer."""
 
     needs = ("numcodecs",)
     codec: ClassVar[Mapping[str, Any]] = {}

@@ -31,7 +31,7 @@ Result = tuple[list[dict[str, Any]], list[Bar]]
 
 
 def batches(rows: int, round_number: int, size: int = BATCH) -> list[np.ndarray]:
-    """Row numbers of BATCHES batches, in another random order each round; a row comes twice only if it must."""
+    """Row numbers of BATCHES batches, in another random order each round; repeated only if too few."""
     order = np.random.default_rng(round_number).permutation(rows)
     return list(np.resize(order, (BATCHES, size)))
 
@@ -133,7 +133,7 @@ def reading(features: Features, folder: Path, rounds: int) -> Result:
 
 
 def against_peers(features: Features, folder: Path, rounds: int) -> Result:
-    """Every peer in turn in rounds with memcpy and our store, all in 2 threads; its files are deleted after."""
+    """Every peer in turn, in rounds with memcpy and our store, all in 2 threads."""
     resident = features.resident()
     warm = read_once(features.open_store(folder / "ours"), features)
     lanes = Lanes(features, 2)
@@ -147,9 +147,8 @@ def against_peers(features: Features, folder: Path, rounds: int) -> Result:
             rows.append({"case": kind.name, "threads": 2, "missing": str(error)})
             continue
         with peer_files(peer, folder) as place:
-            timings = interleaved(
-                {**cases, peer.name: lanes.case([peer.open(place) for _ in range(2)])}, rounds
-            )
+            theirs = lanes.case([peer.open(place) for _ in range(lanes.threads)])
+            timings = interleaved({**cases, peer.name: theirs}, rounds)
         rows += [row for row in lanes.shown(timings) if row["case"] == peer.name]
         if peer.name in PEER_BARS:
             ratio = timings.speed(LATER, peer.name)
