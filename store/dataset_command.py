@@ -133,13 +133,13 @@ class PublishedReport:
             return
         try:
             annotations = read_annotations(self.dataset, files)
-            missing = [entry for entry in annotations.entries if folder.find(entry.names) is None]
+            missing = [entry.id for entry in annotations.entries if not folder.holds(entry.names)]
         except CacheError as error:
             self.complete = False
             yield f"  WRONG     {' '.join(str(error).split())}"
             return
         yield from self._counts(annotations)
-        yield from self._missing([entry.id for entry in missing], len(annotations.entries))
+        yield from self._missing(missing, len(annotations.entries))
 
     def _counts(self, annotations: Annotations) -> Iterator[str]:
         found = counts_of(annotations.entries, len(annotations.classes))

@@ -177,11 +177,21 @@ class TeacherPlan:
             raise DamagedCacheError(f"a teacher's attributes lack {error}; restore its zarr.json") from None
 
 
+DATASET_IDENTITY = ("name", "videos", "texts", "splits", "segments", "splits_sha256")
+
+
 def dataset_attributes(samples: Samples) -> dict[str, Any]:
-    """What the root says of the dataset; `name` and `rows_sha256` are its identity."""
+    """What the root says of the dataset; DATASET_IDENTITY names what identifies it."""
     return {
         "name": samples.name,
-        "rows_sha256": samples.digest(),
+        "segments": [
+            {
+                "video": [0, len(samples.videos)],
+                "text": [0, len(samples.texts)],
+                "sha256": samples.rows_digest(),
+            }
+        ],
+        "splits_sha256": samples.splits_digest(),
         "title": samples.card.title,
         "licence": samples.card.licence,
         "source": samples.card.source,

@@ -19,6 +19,7 @@ from store.identity import require_same
 from store.inputs.samples import Samples
 from store.layout import (
     COMPLETE,
+    DATASET_IDENTITY,
     DUMPING,
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -112,8 +113,8 @@ class CacheWriter:
         if (self.root / "zarr.json").exists():
             stored = read_json(self.root / "zarr.json")["attributes"]
             require_same(
-                {key: stored["dataset"][key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
-                {key: attributes[key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
+                {key: stored["dataset"][key] for key in DATASET_IDENTITY},
+                {key: attributes[key] for key in DATASET_IDENTITY},
                 f"the dataset of {self.root.name}",
                 "dump into another CACHE, or restore the dataset's files",
             )

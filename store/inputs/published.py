@@ -122,11 +122,15 @@ def count_gaps(dataset: Published, annotations: Annotations) -> list[Gap]:
     gaps = []
     for split, count in dataset.counts.items():
         videos, texts = found.get(split, (0, 0))
-        text_unit = "classes" if annotations.classes else "texts"
-        for unit, here, published in (("videos", videos, count.videos), (text_unit, texts, count.texts)):
+        texts_are = text_unit(annotations)
+        for unit, here, published in (("videos", videos, count.videos), (texts_are, texts, count.texts)):
             if published is not None and here != published:
                 gaps.append(Gap(f"{split} {unit}", here, published))
     return gaps
+
+
+def text_unit(annotations: Annotations) -> str:
+    return "classes" if annotations.classes else "texts"
 
 
 def counts_of(entries: Iterable[Entry], classes: int) -> dict[str, tuple[int, int]]:
@@ -177,7 +181,8 @@ def missing_rows(
     for split, count in dataset.counts.items():
         published = (count.videos, count.texts)
         here, listed = found.get(split, (0, 0)), annotated.get(split, (0, 0))
-        for unit, whole, is_listed, is_here in zip(("videos", "texts"), published, listed, here, strict=True):
+        units = ("videos", text_unit(annotations))
+        for unit, whole, is_listed, is_here in zip(units, published, listed, here, strict=True):
             lack = (is_listed if whole is None else whole) - is_here
             if lack:
                 missing[f"{split} {unit}"] = lack

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,14 @@ class DatasetCard:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """Rows that came together: `video` and `text` are (first, end) row numbers of each table."""
+
+    video: tuple[int, int]
+    text: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Samples:
     """All rows of a dataset.
 
@@ -111,24 +119,32 @@ class Samples:
                 if len(rows) and (rows.min() < 0 or rows.max() >= count):
                     raise InputError(f"dataset {self.name!r}: split {name!r} points beyond the tables")
 
-    def digest(self) -> str:
-        """sha256 over ids, moments, classes, texts, their videos and the splits, in order: the rows'
-        identity."""
-        sha = hashlib.sha256()
-        rows: Iterable[object] = (
-            *(
-                ["video", video.id, video.moment_s, *([] if video.label is None else [video.label])]
-                for video in self.videos
-            ),
-            *(["text", text.text, text.video, text.kind] for text in self.texts),
-            *(
-                ["split", name, split.video.tolist(), split.text.tolist()]
-                for name, split in sorted(self.splits.items())
-            ),
-        )
-        for row in rows:
-            sha.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        return sha.hexdigest()
+    def rows_digest(self, segments: Sequence[Segment] | None = None) -> str:
+        """sha256 (hex) of ids, moments, classes, texts and their videos: a chain over segments of the rows.
+
+        The digest of a segment covers the one before it, so that rows appended later leave the digests of the
+        earlier ones as they were. segments: one over all rows if not given.
+        """
+        chain = ""
+        for segment in segments or [Segment((0, len(self.videos)), (0, len(self.texts)))]:
+            sha = hashlib.sha256(chain.encode())
+            for row in self._segment_rows(segment):
+                sha.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            chain = sha.hexdigest()
+        return chain
+
+    def _segment_rows(self, segment: Segment) -> Iterator[object]:
+        for video in self.videos[slice(*segment.video)]:
+            yield ["video", video.id, video.moment_s, *([] if video.label is None else [video.label])]
+        for text in self.texts[slice(*segment.text)]:
+            yield ["text", text.text, text.video, text.kind]
+
+    def splits_digest(self) -> str:
+        """sha256 (hex) of the row numbers of every split, by name."""
+        told = [
+            [name, split.video.tolist(), split.text.tolist()] for name, split in sorted(self.splits.items())
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def refuse_duplicates(dataset: str, what: str, keys: Iterable[object]) -> None:

@@ -37,7 +37,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 class VideoFolder:
-    """The files below `root` by their name without suffix.
+    """The files below `root` that are named as a video or image, by their name without suffix.
 
     preferred: folders relative to `root`; where several hold a name, the first of these wins. Links are
     followed. Raises MissingFileError if there is no such folder.
@@ -53,6 +53,7 @@ class VideoFolder:
         self._places: dict[str, Place | list[Place]] = {}
         began = time.monotonic()
         self._scan()
+        self._directory_paths = [Path(directory) for directory in self._directories]
         self.seconds = time.monotonic() - began
 
     def _scan(self) -> None:
@@ -76,10 +77,13 @@ class VideoFolder:
                         if not entry.name.startswith("."):
                             waiting.append(entry.path)
                         continue
-                    self._add(stem, Place(number, entry.name))
+                    self.file_count += 1
+                    if (
+                        suffix
+                    ):  # a cache below DATA has files named as ids are: 0, 1, ...
+                        self._add(stem, Place(number, entry.name))
 
     def _add(self, stem: str, place: Place) -> None:
-        self.file_count += 1
         known = self._places.get(stem)
         if known is None:
             self._places[stem] = place
@@ -88,16 +92,24 @@ class VideoFolder:
         else:
             self._places[stem] = [known, place]
 
+    def holds(self, names: Iterable[str]) -> bool:
+        """Whether `find` finds one; raises as it does."""
+        return self._find(names) is not None
+
     def find(self, names: Iterable[str]) -> Path | None:
         """The file of the first of `names` that is there, each with or without its suffix.
 
         A name with its exact suffix goes first, then the order of SUFFIXES. Raises InputError naming both if
         two folders hold the name and neither is preferred: which one is the right video can't be told.
         """
+        place = self._find(names)
+        return None if place is None else self._path(place)
+
+    def _find(self, names: Iterable[str]) -> Place | None:
         for name in names:
             found = self._places.get(split_name(name)[0])
             if found is not None:
-                return self._path(self._best(name, found) if isinstance(found, list) else found)
+                return self._best(name, found) if isinstance(found, list) else found
         return None
 
     def _best(self, name: str, places: list[Place]) -> Place:
@@ -119,14 +131,14 @@ class VideoFolder:
         return len(self._preferred)
 
     def _path(self, place: Place) -> Path:
-        return Path(self._directories[place.directory], place.name)
+        return self._directory_paths[place.directory] / place.name
 
     def folders_with_files(self) -> dict[str, int]:
         """Folder relative to the root ("." for itself) -> how many files it holds, those with most first."""
         counts = [0] * len(self._directories)
         for found in self._places.values():
             for place in found if isinstance(found, list) else (found,):
-                counts[place.directory] += bool(split_name(place.name)[1])
+                counts[place.directory] += 1
         named = {
             os.fsencode(os.path.relpath(self._directories[at], self.root)).decode(errors="replace"): count
             for at, count in enumerate(counts)
@@ -145,7 +157,7 @@ class VideoFolder:
         found: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
         for places in self._places.values():
             for place in places if isinstance(places, list) else (places,):
-                if place.directory in names and split_name(place.name)[1]:
+                if place.directory in names:
                     found[names[place.directory]].append(place.name)
         return {name: sorted(files) for name, files in found.items()}
 

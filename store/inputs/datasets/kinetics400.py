@@ -65,6 +65,10 @@ def read_text4vis(files: FoundFiles) -> Annotations:
     for split, (name, *_) in LISTS.items():
         for where, (file, label) in separated_lines(files.one(name), None, ("file.mp4", "label")):
             check_id(where, file)
+            if " " in file:
+                raise InputError(
+                    f"{where}: {file!r} is a frame folder and its count; take the list of videos"
+                )
             if not (label.isascii() and label.isdigit() and int(label) < len(classes)):
                 raise InputError(f"{where}: label {label!r} is no number below {len(classes)}")
             entries.append(Entry(file.rsplit(".", 1)[0], split, (), (file,), None, int(label)))
@@ -73,7 +77,7 @@ def read_text4vis(files: FoundFiles) -> Annotations:
 
 def numbered_names(path: Path) -> tuple[str, ...]:
     """Class names of a csv with the columns id and name; raises InputError unless ids count from 0."""
-    names = []
+    names: list[str] = []
     for where, row in table_rows(path, ("id", "name")):
         if row["id"] != str(len(names)):
             raise InputError(f"{where}: id {row['id']!r}, expected {len(names)}; restore the published file")

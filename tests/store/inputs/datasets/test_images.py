@@ -162,7 +162,7 @@ def test_imagenet_classes_are_numbered_by_their_ids_and_wordnets_first_name_is_t
     (tmp_path / "LOC_synset_mapping.txt").write_text(
         "n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n"
     )
-    assert load_dataset("imagenet", tmp_path, allow_missing=True).digest() == curated.digest()
+    assert load_dataset("imagenet", tmp_path, allow_missing=True).rows_digest() == curated.rows_digest()
 
 
 def test_imagenet_validation_images_may_lie_in_one_folder_beside_kaggles_csv(tmp_path):
@@ -174,7 +174,7 @@ def test_imagenet_validation_images_may_lie_in_one_folder_beside_kaggles_csv(tmp
     (tmp_path / "LOC_val_solution.csv").write_text(
         "ImageId,PredictionString\nILSVRC2012_val_00000293,n01440764 1 2 3 4 n01440764 5 6 7 8\n"
     )
-    assert load_dataset("imagenet", tmp_path, allow_missing=True).digest() == folders.digest()
+    assert load_dataset("imagenet", tmp_path, allow_missing=True).rows_digest() == folders.rows_digest()
 
 
 def test_an_imagenet_folder_without_a_class_name_is_named(tmp_path):

@@ -171,7 +171,7 @@ def test_every_layout_is_recognised(whole, tmp_path, layout):
         (tmp_path / layout.annotations / name).symlink_to(whole / name)
     (tmp_path / layout.videos).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / layout.videos).symlink_to(whole / "videos" / "all")
-    assert load_dataset("msrvtt", tmp_path).digest() == load_dataset("msrvtt", whole).digest()
+    assert load_dataset("msrvtt", tmp_path).rows_digest() == load_dataset("msrvtt", whole).rows_digest()
 
 
 def test_missing_annotations_say_what_to_place_where(tmp_path):
