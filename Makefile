@@ -9,6 +9,8 @@ RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
 ARGS     ?=
+SHARED   ?= ../shared
+GOLDEN   ?= $(SHARED)/golden
 
 # Inside a conda environment made from environment.yml its own Python is used, else a .venv that make sets up.
 ifneq ($(and $(CONDA_PREFIX),$(wildcard $(CONDA_PREFIX)/lib/python3.*/site-packages/open_clip)),)
@@ -21,7 +23,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow lint clean
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -58,6 +60,9 @@ test: $(READY)            ## the tests (under 5 minutes on 2 cores)
 
 test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
 	@$(PY) -m pytest -m "slow and not gpu and not network" $(ARGS)
+
+test-golden: $(READY)     ## every case in the folder GOLDEN of golden vectors against our models
+	@$(PY) -m tests.golden "$(GOLDEN)"
 
 lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

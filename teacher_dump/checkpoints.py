@@ -7,8 +7,9 @@ more than that is refused with the reason.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from store.errors import InputError, MissingFileError
 
+Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 3
 
 
@@ -62,6 +64,13 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
             f"{where} does not fit the model: {'; '.join(complaints)}; give the right checkpoint"
         )
     module.load_state_dict(dict(state), strict=True)
+
+
+def seeded(seed: int, build: Callable[[], Module]) -> Module:
+    """What `build` makes with its random numbers drawn from `seed`; the caller's stay as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()
 
 
 def weights_digest(module: nn.Module) -> str:

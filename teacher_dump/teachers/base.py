@@ -1,9 +1,11 @@
 """The contract of a teacher: frozen, in eval mode, and everything that it says has a digest.
 
-A teacher module offers two functions, and nothing else is asked of it:
+A teacher module offers three functions and a card, and nothing else is asked of it:
 
     load(options: TeacherOptions) -> Teacher     the real one, from a checkpoint
     tiny(seed: int) -> Teacher                   weight-free and small, for the contract tests
+    official() -> Teacher                        at its published size, for counting; built on the meta device
+    CARD: TeacherCard                            where its weights are from
 """
 
 from __future__ import annotations
@@ -14,10 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from store.errors import InputError
 from store.inputs.view import View
 from store.signals import SignalSpec
+
+FLOAT32 = "float32"
+DTYPES = {FLOAT32: torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,10 @@ class TeacherOptions:
     """What a user may say about a teacher; a teacher refuses what it does not know with InputError.
 
     checkpoint: a file with weights. architecture, pretrained: for teachers that come in many
-    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view.
+    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view. dtype: precision of
+    the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the forms of
+    one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features: of a
+    classifier that is not made of text (teacher `classes`).
     """
 
     checkpoint: Path | None = None
@@ -33,6 +43,42 @@ class TeacherOptions:
     pretrained: str | None = None
     layers: tuple[int, ...] | None = None
     frames: int | None = None
+    dtype: str = FLOAT32
+    device: str = "cpu"
+    variant: tuple[str, ...] = ()
+    vocabulary: Path | None = None
+    classes: Path | None = None
+    features: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"a teacher runs in {', '.join(DTYPES)}, not {self.dtype!r}")
+
+    def refuse(self, teacher: str, *names: str) -> None:
+        """Raise InputError if an option in `names` was given, which `teacher` has no use for."""
+        for name in names:
+            if getattr(self, name):
+                raise InputError(f"teacher {teacher!r} takes no --{name}; leave it out")
+
+    def check_variant(self, teacher: str, known: Sequence[str]) -> None:
+        """Raise InputError for a variant that `teacher` has not."""
+        for word in self.variant:
+            if word not in known:
+                there = f"it has {', '.join(known)}" if known else "it has none"
+                raise InputError(f"teacher {teacher!r} has no variant {word!r}; {there}")
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """What `python -m teacher_dump teachers` tells of a teacher and no tensor does.
+
+    model: what `official()` builds. weights: where to get them and where to place them. licence: of the
+    published weights and code.
+    """
+
+    model: str
+    weights: str
+    licence: str
 
 
 class Teacher(ABC):
