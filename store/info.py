@@ -72,7 +72,7 @@ def _describe_teacher(teacher: TeacherReader) -> list[str]:
                 shape,
                 spec.encoding,
                 size,
-                f"{teacher.encoding_error(name):.2e}",
+                f"{teacher.encoding_error(name)['relative_l2']:.2e}",
             )
         )
     pairs = teacher.pair_layout

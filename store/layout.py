@@ -1,26 +1,31 @@
 """From tables, views and SignalSpecs to the Zarr hierarchy of format 1: which array lies where.
 
-videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/
+videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/  plans/<plan>/
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from store.calibration import TOKEN_SCALE, VALUES
+from store.encodings import FLOAT16, INT8
 from store.errors import DamagedCacheError, InputError
 from store.inputs.preprocess import THUMBNAIL_SIZE
 from store.inputs.samples import Samples
 from store.inputs.view import View
 from store.pair_scores import PairScores
 from store.shards import RowsArray
-from store.signals import SignalSpec
+from store.signals import SignalSpec, plan_of
 
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
 PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
+BLOCK_AXES = ("S", "B_video", "B_text")
 
 
 def view_path(view: str) -> str:
@@ -29,6 +34,10 @@ def view_path(view: str) -> str:
 
 def teacher_path(teacher: str) -> str:
     return f"teachers/{teacher}"
+
+
+def plan_path(plan: str) -> str:
+    return f"plans/{plan}"
 
 
 def check_path_name(kind: str, name: str) -> str:
@@ -56,12 +65,54 @@ def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray
     }
 
 
-def signal_array(spec: SignalSpec, videos: int, texts: int, shard_rows: int) -> RowsArray:
-    """The array of one signal over V videos and T texts."""
-    sizes = {**spec.sizes, "V": videos, "T": texts}
-    return RowsArray(
-        tuple(sizes[axis] for axis in spec.kind.axes), spec.encoding, tuple(spec.kind.axes), shard_rows
-    )
+@dataclass(frozen=True)
+class TableCounts:
+    """Lengths of the row axes: V videos, T texts, and S steps of each batch plan."""
+
+    videos: int
+    texts: int
+    plan_steps: Mapping[str, int] = field(default_factory=dict)
+
+    def rows_of(self, spec: SignalSpec) -> int:
+        """Length of the signal's row axis; raises InputError if its plan is not known."""
+        if spec.row_axis != "S":
+            return self.videos if spec.row_axis == "V" else self.texts
+        plan = plan_of(spec.name) or ""
+        if plan not in self.plan_steps:
+            raise InputError(f"signal {spec.name!r}: there is no batch plan {plan!r}; draw it first")
+        return self.plan_steps[plan]
+
+
+def signal_arrays(spec: SignalSpec, counts: TableCounts, shard_rows: int) -> dict[str, RowsArray]:
+    """The arrays of one signal: one, named "", or where numbers are fitted to it, its parts by name."""
+    sizes = {"T": counts.texts, **spec.sizes}
+    shape = (counts.rows_of(spec), *(sizes[axis] for axis in spec.kind.axes[1:]))
+    axes = BLOCK_AXES if spec.kind.axes == "SBB" else tuple(spec.kind.axes)
+    values = RowsArray(shape, spec.encoding, axes, shard_rows)
+    if not spec.is_calibrated:
+        return {"": values}
+    if spec.encoding == INT8:
+        return {VALUES: values, TOKEN_SCALE: RowsArray(shape[:-1], FLOAT16, axes[:-1], shard_rows)}
+    return {VALUES: values}
+
+
+def expected_rows(
+    spec: SignalSpec, video_usable: np.ndarray, text_video: np.ndarray, counts: TableCounts
+) -> np.ndarray:
+    """Which rows a complete signal has: bool [rows]; what a failed video would have given is not there.
+
+    video_usable: bool [V]. text_video: int64 [T], the video of each text, -1 for a class name.
+    """
+    if spec.row_axis == "V":
+        return video_usable
+    if spec.name == "frame_relevance":
+        return (text_video >= 0) & video_usable[text_video]
+    return np.ones(counts.rows_of(spec), dtype=bool)
+
+
+def part_path(signal_path: str, part: str) -> str:
+    """Where a part of the signal at `signal_path` lies; the part "" is the signal itself."""
+    return f"{signal_path}/{part}" if part else signal_path
 
 
 @dataclass(frozen=True)
@@ -89,7 +140,7 @@ class TeacherPlan:
             "identity": dict(self.identity),
             "view": self.view.to_dict(),
             "signals": [spec.to_dict() for spec in self.signals],
-            "pair_scores": vars(self.pair_scores),
+            "pair_scores": self.pair_scores.to_dict(),
             "execution": dict(self.execution),
             "provenance": dict(self.provenance),
         }

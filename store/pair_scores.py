@@ -1,38 +1,199 @@
-"""Scores of video-text pairs: where a teacher's come from, and how they are computed at read time."""
+"""Scores of video-text pairs behind one question: these videos against these texts, and which are known.
+
+    dense      the array video_text_logits: any block, gathered from a memory map or from RAM
+    planned    blocks b x b of a batch plan's steps: what training will see, and nothing else
+    topk       the best K texts of a video and videos of a text; all other pairs are unknown
+    factored   a product of embeddings at read time: any block, exact
+
+DESIGN.md section 4. What is not known is NaN, so that nobody can mistake it for a score.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from store.signals import SignalSpec
+from store.plans import PlannedBatches
+from store.shards import ShardedRows
+from store.signals import SignalSpec, plan_of
 
-DENSE, FACTORED, NO_PAIRS = "dense", "factored", "none"
+DENSE, PLANNED, TOPK, FACTORED, NO_PAIRS = "dense", "planned", "topk", "factored", "none"
+LAYOUTS = (DENSE, PLANNED, TOPK, FACTORED)
+TOPK_SIGNALS = tuple(
+    f"topk_scores/{name}" for name in ("text_index", "text_score", "video_index", "video_score")
+)
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """Where the scores of video-text pairs come from (DESIGN.md section 4).
+    """Where a teacher's pair scores come from: the first of LAYOUTS that its signals allow.
 
-    dense: the array `video_text_logits`. factored: logit_scale times the cosine of the masked mean
-    of normalised `video_signal` frames with `text_signal`. none: this teacher has no pair scores.
+    factored: logit_scale times the cosine of the masked mean of normalised `video_signal` frames with
+    `text_signal`. planned: the blocks of batch plan `plan`.
     """
 
     layout: str
     logit_scale: float | None = None
     video_signal: str | None = None
     text_signal: str | None = None
+    plan: str | None = None
 
     @classmethod
     def of(cls, signals: Mapping[str, SignalSpec], logit_scale: float | None) -> PairScores:
         if "video_text_logits" in signals:
             return cls(DENSE, logit_scale)
+        planned = next((name for name in signals if name.startswith("planned_scores/")), None)
+        if planned is not None:
+            return cls(PLANNED, logit_scale, plan=plan_of(planned))
+        if set(TOPK_SIGNALS) <= set(signals):
+            return cls(TOPK, logit_scale)
         frames = next((s for s in ("temporal_frame_embedding", "frame_embedding") if s in signals), None)
         if logit_scale is None or frames is None or "text_embedding" not in signals:
             return cls(NO_PAIRS)
         return cls(FACTORED, logit_scale, frames, "text_embedding")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class PairScorer(Protocol):
+    """Answers the question for one teacher."""
+
+    def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, known), both [V, T]: float32 raw logits, NaN where unknown, and bool."""
+        ...
+
+
+class DenseScores:
+    """Any block of `video_text_logits` [V, T]."""
+
+    def __init__(self, logits: ShardedRows) -> None:
+        self._logits = logits
+
+    def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        there = self._logits.present[video_rows]
+        known = np.broadcast_to(there[:, np.newaxis], (len(video_rows), len(text_rows)))
+        if there.all():
+            return self._logits.gather(video_rows, text_rows).astype(np.float32), known
+        scores = np.full(known.shape, np.nan, dtype=np.float32)
+        scores[there] = self._logits.gather(video_rows[there], text_rows)
+        return scores, known
+
+
+class PlannedScores:
+    """Blocks of a plan: a pair is known if some step holds both its video and its text."""
+
+    def __init__(self, batches: PlannedBatches, blocks: ShardedRows) -> None:
+        self._batches = batches
+        self._blocks = blocks
+
+    def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        step = self._batches.step_of(text_rows)
+        if step is not None:
+            scores, known = self._from_block(step, video_rows, text_rows)
+            if known.all():
+                return scores, known
+        scores = np.full((len(video_rows), len(text_rows)), np.nan, dtype=np.float32)
+        for some in self._batches.steps_of(text_rows):
+            found, known = self._from_block(some, video_rows, text_rows)
+            scores[known] = found[known]
+        return scores, ~np.isnan(scores)
+
+    def _from_block(
+        self, step: int, video_rows: np.ndarray, text_rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        block_BB = self._blocks.read(np.array([step]))[0]
+        videos, texts = self._batches.video[step], self._batches.text[step]
+        shape = (len(video_rows), len(text_rows))
+        if np.array_equal(videos, video_rows) and np.array_equal(texts, text_rows):
+            return block_BB.astype(np.float32), np.broadcast_to(True, shape)
+        video_place, has_video = places_in(videos, video_rows)
+        text_place, has_text = places_in(texts, text_rows)
+        known = has_video[:, np.newaxis] & has_text
+        return np.where(known, block_BB[video_place[:, np.newaxis], text_place], np.nan).astype(
+            np.float32
+        ), known
+
+
+class TopkScores:
+    """Both directions of `topk_scores`; `index` [N, K] int32 with -1 behind the last, `score` [N, K]."""
+
+    def __init__(
+        self,
+        texts_of_video: tuple[np.ndarray, np.ndarray],
+        videos_of_text: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        self._texts_of_video = texts_of_video
+        self._videos_of_text = videos_of_text
+
+    def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.full((len(video_rows), len(text_rows)), np.nan, dtype=np.float32)
+        _scatter(scores, self._texts_of_video, video_rows, text_rows)
+        _scatter(scores.T, self._videos_of_text, text_rows, video_rows)
+        return scores, ~np.isnan(scores)
+
+
+def _scatter(
+    scores: np.ndarray, ranked: tuple[np.ndarray, np.ndarray], rows: np.ndarray, columns: np.ndarray
+) -> None:
+    """Write into `scores` [N, C] what the rankings of `rows` [N] say of `columns` [C]; repeats are served."""
+    index, score = ranked
+    distinct, inverse = np.unique(columns, return_inverse=True)
+    place, found = places_in(distinct, index[rows].ravel())
+    among = np.full((len(rows), len(distinct)), np.nan, dtype=np.float32)
+    row = np.repeat(np.arange(len(rows)), index.shape[1])
+    among[row[found], place[found]] = score[rows].ravel()[found]
+    among = among[:, inverse]
+    np.copyto(scores, among, where=~np.isnan(among))
+
+
+def places_in(rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `wanted` [N] stands in `rows` [B] (int64, 0 if it does not), and whether it does."""
+    order = np.argsort(rows, kind="stable")
+    at = np.minimum(np.searchsorted(rows, wanted, sorter=order), len(rows) - 1)
+    place = order[at]
+    found = rows[place] == wanted
+    return np.where(found, place, 0), found
+
+
+class FactoredScores:
+    """The product of stored embeddings; videos and texts are handed in by `read`(signal, rows) in float32."""
+
+    def __init__(self, source: FeatureSource, layout: PairScores) -> None:
+        self._source = source
+        self._layout = layout
+
+    def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        layout, source = self._layout, self._source
+        assert layout.video_signal is not None
+        assert layout.text_signal is not None
+        assert layout.logit_scale is not None
+        there = source.video_usable[video_rows]
+        known = np.broadcast_to(there[:, np.newaxis], (len(video_rows), len(text_rows)))
+        frames_VMD = source.read_decoded(layout.video_signal, video_rows[there])[:, 0]
+        texts_TD = source.read_decoded(layout.text_signal, text_rows)
+        valid_VM = source.frame_valid[video_rows[there], 0]
+        found = factored_scores(frames_VMD, valid_VM, texts_TD, layout.logit_scale)
+        if there.all():
+            return found, known
+        scores = np.full(known.shape, np.nan, dtype=np.float32)
+        scores[there] = found
+        return scores, known
+
+
+class FeatureSource(Protocol):
+    """What factored scores read: a `store.reader.TeacherReader`."""
+
+    @property
+    def video_usable(self) -> np.ndarray: ...
+
+    @property
+    def frame_valid(self) -> np.ndarray: ...
+
+    def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray: ...
 
 
 def factored_scores(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from store.calibration import EncodedRows, SignalCodec, fitted_names
 from store.durable import read_json
 from store.errors import (
     DamagedCacheError,
@@ -24,15 +25,36 @@ from store.errors import (
 from store.identity import require_same
 from store.inputs.samples import Split
 from store.inputs.view import View
-from store.layout import FORMAT_NAME, FORMAT_VERSION, TeacherPlan, teacher_path, view_path
+from store.layout import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    TeacherPlan,
+    part_path,
+    plan_path,
+    teacher_path,
+    view_path,
+)
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
-from store.pair_scores import DENSE, FACTORED, PairScores, factored_scores
-from store.shards import ShardedRows
+from store.pair_scores import (
+    DENSE,
+    FACTORED,
+    PLANNED,
+    TOPK,
+    DenseScores,
+    FactoredScores,
+    PairScorer,
+    PairScores,
+    PlannedScores,
+    TopkScores,
+)
+from store.plans import PlannedBatches
+from store.shards import FILL, ShardedRows
 from store.signals import SignalSpec
-from store.tables import read_column, read_strings
+from store.tables import read_batch_plan, read_column, read_strings
 
 RESIDENT_BYTES = 1 << 28
+ENCODING_ERRORS = ("relative_l2", "max_abs", "mean_cosine", "min_cosine")
 
 
 class Cache:
@@ -71,6 +93,20 @@ class Cache:
         """[T] int64: the video row of each text, -1 for a class name."""
         return read_column(self.path, "texts/video")
 
+    def siblings(self, text_rows: np.ndarray) -> np.ndarray:
+        """[B, B] bool: which other captions of the batch `text_rows` [B] belong to the same video."""
+        video = self.text_video[text_rows]
+        same = video[:, np.newaxis] == video
+        np.fill_diagonal(same, False)
+        return same & (video >= 0)
+
+    def batch_plan(self, name: str) -> PlannedBatches:
+        """A stored batch plan; raises UnknownNameError listing what there is."""
+        plans = sorted(path.split("/", 1)[1] for path in self.manifest.groups if path.startswith("plans/"))
+        check_name("batch plan", name, plans)
+        self.group_manifest(plan_path(name))
+        return read_batch_plan(self.path, name)
+
     @property
     def splits(self) -> list[str]:
         return sorted(self.dataset["splits"])
@@ -92,7 +128,7 @@ class Cache:
         return TeacherReader(self, name)
 
     def group_manifest(self, path: str) -> Manifest:
-        """The manifest of a view or teacher, held to the digest in the root's and its files to it."""
+        """The manifest of a view, teacher or batch plan, held to its digest; its files to it."""
         manifest = Manifest.read(self.path / path)
         if manifest.digest != self.manifest.groups[path]:
             raise DamagedCacheError(
@@ -122,6 +158,7 @@ class TeacherReader:
         self._resident_bytes = resident_bytes
         self._shards: dict[str, ShardedRows] = {}
         self._resident: dict[str, np.ndarray] = {}
+        self._codecs: dict[str, SignalCodec] = {}
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -138,12 +175,12 @@ class TeacherReader:
     @cached_property
     def frame_time_s(self) -> np.ndarray:
         """[V, R, M] float64 seconds, NaN where a video has no frame."""
-        return self._view_array("frame_time_s", np.nan)
+        return self._view_array("frame_time_s")
 
     @cached_property
     def frame_valid(self) -> np.ndarray:
         """[V, R, M] bool."""
-        return self._view_array("frame_valid", False)
+        return self._view_array("frame_valid")
 
     @cached_property
     def video_usable(self) -> np.ndarray:
@@ -156,24 +193,24 @@ class TeacherReader:
         reasons = read_strings(self.cache.path, f"{self._view_path}/failure")
         return {int(row): reasons[row] for row in np.flatnonzero(~self.video_usable)}
 
-    def _view_array(self, name: str, absent: float) -> np.ndarray:
-        rows = ShardedRows(self.cache.path, f"{self._view_path}/{name}")
-        return _read_whole(rows, absent)
+    def _view_array(self, name: str) -> np.ndarray:
+        return _read_whole(ShardedRows(self.cache.path, f"{self._view_path}/{name}"))
 
     @cached_property
     def bytes_by_signal(self) -> dict[str, int]:
         """Bytes on disk of each signal."""
         totals = dict.fromkeys(self.signals, 0)
         for record in self._manifest.objects:
-            name = record.path.removeprefix(self.path + "/").split("/c/")[0].removesuffix("/zarr.json")
-            if name in totals:
-                totals[name] += record.bytes
+            path = record.path.removeprefix(self.path + "/")
+            owner = next((name for name in totals if path.startswith(name + "/")), None)
+            if owner is not None:
+                totals[owner] += record.bytes
         return totals
 
-    def encoding_error(self, signal: str) -> float:
-        """Relative L2 error of the encoding, measured on the data that was written."""
+    def encoding_error(self, signal: str) -> dict[str, float]:
+        """relative_l2, max_abs, mean_cosine, min_cosine of the encoding, measured on what was written."""
         attributes = read_json(self.cache.path / self.path / signal / "zarr.json")["attributes"]
-        return float(attributes["encoding_relative_l2"])
+        return {name: float(attributes[f"encoding_{name}"]) for name in ENCODING_ERRORS}
 
     def require(self, signals: Sequence[str]) -> None:
         """Raise UnknownNameError, with the command that adds it, for a signal that is not stored."""
@@ -189,81 +226,112 @@ class TeacherReader:
                 f"cache {way_out} (python -m teacher_dump dump --help)"
             )
 
-    def _rows(self, signal: str) -> ShardedRows:
+    def _rows(self, signal: str, part: str = "") -> ShardedRows:
         self.require([signal])
-        if signal not in self._shards:
-            self._shards[signal] = ShardedRows(self.cache.path, f"{self.path}/{signal}")
-        return self._shards[signal]
+        path = part_path(signal, part)
+        if path not in self._shards:
+            self._shards[path] = ShardedRows(self.cache.path, f"{self.path}/{path}")
+        return self._shards[path]
 
-    def read(self, signal: str, rows: np.ndarray) -> np.ndarray:
-        """Rows `rows` [N] of one signal, V or T rows by its first axis: float16 [N, ...].
+    def codec(self, signal: str) -> SignalCodec:
+        """What decodes a signal, with the numbers that were fitted to it."""
+        if signal not in self._codecs:
+            self.require([signal])
+            spec, path = self.signals[signal], f"{self.path}/{signal}"
+            fitted = {name: read_column(self.cache.path, f"{path}/{name}") for name in fitted_names(spec)}
+            self._codecs[signal] = SignalCodec(spec, fitted)
+        return self._codecs[signal]
 
+    def read(self, signal: str, rows: np.ndarray) -> np.ndarray | EncodedRows:
+        """Rows `rows` [N] of one signal, V or T rows by its first axis: [N, ...] as it is stored.
+
+        A signal with fitted numbers (int8, or projected) comes encoded: decode it where it is used.
         Raises UnknownNameError for a signal that is not stored, InputError for a row without data
         (its video failed), DamagedCacheError for bytes that changed.
         """
-        stored = self._rows(signal)
+        self.require([signal])
         rows = np.asarray(rows, dtype=np.int64)
+        parts = {part: self._read_part(signal, part, rows) for part in self.codec(signal).parts}
+        return parts[""] if "" in parts else EncodedRows(self.codec(signal), parts)
+
+    def _read_part(self, signal: str, part: str, rows: np.ndarray) -> np.ndarray:
+        stored = self._rows(signal, part)
         absent = ~stored.present[rows]
         if absent.any():
             row = int(rows[np.argmax(absent)])
             raise InputError(
-                f"{self.path}/{signal} has no row {row}: its video did not decode; "
-                "leave it out (video_usable)"
+                f"{stored.path} has no row {row}: its video did not decode; leave it out (video_usable)"
             )
-        if signal not in self._resident and stored.nbytes <= self._resident_bytes:
+        if stored.path not in self._resident and stored.nbytes <= self._resident_bytes:
             self._resident_bytes -= stored.nbytes
-            self._resident[signal] = _read_whole(stored, np.nan)
-        resident = self._resident.get(signal)
+            self._resident[stored.path] = _read_whole(stored)
+        resident = self._resident.get(stored.path)
         return stored.read(rows) if resident is None else resident[rows]
 
     def batch(
         self, signals: Sequence[str], video_rows: np.ndarray, text_rows: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, np.ndarray | EncodedRows]:
         """All of `signals` at once: V signals of `video_rows`, T signals of `text_rows`."""
         rows = {"V": video_rows, "T": text_rows}
         self.require(signals)
         return {name: self.read(name, rows[self.signals[name].row_axis]) for name in signals}
 
+    def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of one signal decoded: float32, or bool and int32 where it holds them."""
+        found = self.read(signal, rows)
+        return found.decode() if isinstance(found, EncodedRows) else self.codec(signal).decode({"": found})
+
     def pair_scores(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(scores, known), both [V, T]: float32 raw logits of these videos against these texts, and bool.
 
-        A score that is not known is NaN, so that nobody can mistake it for one.
-        Raises UnknownNameError if the teacher stored nothing that pairs can be scored from.
+        A score that is not known is NaN, so that nobody can mistake it for one. Which captions are siblings
+        says `Cache.siblings`. Raises UnknownNameError if the teacher stored nothing that pairs can be scored
+        from.
         """
-        video_rows, text_rows = np.asarray(video_rows), np.asarray(text_rows)
-        if self.pair_layout.layout == DENSE:
-            score, has_video = self._dense_scores, self._rows("video_text_logits").present[video_rows]
-        elif self.pair_layout.layout == FACTORED:
-            score, has_video = self._factored_scores, self.video_usable[video_rows]
-        else:
-            raise UnknownNameError(
-                f"teacher {self.name!r} in {self.cache.path.name} stores no pair scores: "
-                "it needs video_text_logits, or frame_embedding and text_embedding"
-            )
-        known = np.broadcast_to(has_video[:, None], (len(video_rows), len(text_rows)))
-        scores = np.full(known.shape, np.nan, dtype=np.float32)
-        scores[has_video] = score(video_rows[has_video], text_rows)
-        return scores, known
+        return self._pair_scorer.score(np.asarray(video_rows), np.asarray(text_rows))
 
-    def _dense_scores(self, video_rows: np.ndarray, text_rows: np.ndarray) -> np.ndarray:
-        return self.read("video_text_logits", video_rows)[:, text_rows].astype(np.float32)
-
-    def _factored_scores(self, video_rows: np.ndarray, text_rows: np.ndarray) -> np.ndarray:
+    @cached_property
+    def _pair_scorer(self) -> PairScorer:
         layout = self.pair_layout
-        assert layout.video_signal is not None
-        assert layout.text_signal is not None
-        assert layout.logit_scale is not None
-        frames_VMD = self.read(layout.video_signal, video_rows)[:, 0]
-        texts_TD = self.read(layout.text_signal, text_rows)
-        return factored_scores(frames_VMD, self.frame_valid[video_rows, 0], texts_TD, layout.logit_scale)
+        if layout.layout == DENSE:
+            return DenseScores(self._rows("video_text_logits"))
+        if layout.layout == PLANNED:
+            assert layout.plan is not None
+            return PlannedScores(
+                self.cache.batch_plan(layout.plan), self._rows(f"planned_scores/{layout.plan}")
+            )
+        if layout.layout == TOPK:
+            return TopkScores(self.topk_texts, self.topk_videos)
+        if layout.layout == FACTORED:
+            return FactoredScores(self, layout)
+        raise UnknownNameError(
+            f"teacher {self.name!r} in {self.cache.path.name} stores no pair scores: it needs "
+            "video_text_logits, planned_scores, topk_scores, or frame_embedding and text_embedding"
+        )
+
+    @cached_property
+    def topk_texts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every video, the texts with the highest scores: rows [V, K] int32 (-1: none), logits [V, K]."""
+        return self._topk("text_index", "text_score")
+
+    @cached_property
+    def topk_videos(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every text, the videos with the highest scores: rows [T, K] int32 (-1: none), logits [T, K]."""
+        return self._topk("video_index", "video_score")
+
+    def _topk(self, index: str, score: str) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            _read_whole(self._rows(f"topk_scores/{index}")),
+            _read_whole(self._rows(f"topk_scores/{score}")),
+        )
 
 
-def _read_whole(rows: ShardedRows, absent: float) -> np.ndarray:
-    """All rows of an array; those that were not written hold `absent`."""
+def _read_whole(rows: ShardedRows) -> np.ndarray:
+    """All rows of an array; those that were not written hold its fill value."""
     there = np.flatnonzero(rows.present)
     if len(there) == len(rows.present):
         return rows.read(there)
-    whole = np.full(rows.array.shape, absent, dtype=rows.array.dtype)
+    whole = np.full(rows.array.shape, FILL.get(rows.array.dtype, np.nan), dtype=rows.array.dtype)
     whole[there] = rows.read(there)
     return whole
 

@@ -15,6 +15,7 @@ import hashlib
 import math
 import mmap
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
 BYTES_CODEC = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC_CODEC = {"name": "crc32c"}
-DTYPES = {name: np.dtype(name) for name in ("bool", "uint8", "int64", "float16", "float32", "float64")}
+DTYPES = {
+    name: np.dtype(name)
+    for name in ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
+}
+FILL = {"bool": False, "uint8": 0, "int8": 0, "int32": -1, "int64": 0}
+"""What a general Zarr reader sees for a row that was not written; NaN in floats, -1 in row numbers."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,6 @@ class RowsArray:
             codecs: list[Any] = [{"name": "sharding_indexed", "configuration": configuration}]
         else:
             codecs = chunk_codecs
-        kind = DTYPES[self.dtype].kind
         return {
             "zarr_format": 3,
             "node_type": "array",
@@ -82,7 +87,7 @@ class RowsArray:
             "data_type": self.dtype,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": "NaN" if kind == "f" else False if kind == "b" else 0,
+            "fill_value": FILL.get(self.dtype, "NaN"),
             "codecs": codecs,
             "attributes": attributes,
             "dimension_names": list(self.axes),
@@ -114,8 +119,9 @@ class RowsArray:
 class ShardFile:
     """Shard `number` of the array at `root`/`array_path`, written row by row; a context manager.
 
-    Rows that are never appended are absent. Bytes go to a file aside; `finish` syncs and renames it,
-    and what it returns counts only once it stands in the ledger. Without `finish` nothing appears.
+    Rows that are never appended are absent. Bytes go to a file aside, named at random: a worker that outlived
+    its coordinator shares it with nobody. `finish` syncs and renames it, and what it returns counts only once
+    it stands in the ledger. Without `finish` nothing appears.
     """
 
     def __init__(self, root: Path, array_path: str, array: RowsArray, number: int) -> None:
@@ -125,7 +131,7 @@ class ShardFile:
         self._array = array
         self._first_row = number * array.shard_rows
         self._path = root / array_path / array.shard_path(number)
-        self._aside = self._path.with_name(self._path.name + PARTIAL_SUFFIX)
+        self._aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         self._index = np.full((array.shard_rows, 2), ABSENT, dtype="<u8")
         self._dtype = DTYPES[array.dtype].newbyteorder("<")
         self._sha = hashlib.sha256()
@@ -246,6 +252,10 @@ class ShardedRows:
             if not self._checked[row]:
                 self._check(shard, row, offset)
             flat[place] = shard[offset : offset + row_bytes]
+
+    def gather(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Columns `columns` [C] of the rows `rows` [N] of a matrix: [N, C]."""
+        return self.read(rows)[:, columns]
 
     def _check(self, shard: np.ndarray, row: int, offset: int) -> None:
         end = offset + self.array.row_bytes

@@ -12,6 +12,7 @@ from store.durable import ObjectRecord, canonical_json, read_json, record_file, 
 from store.errors import DamagedCacheError
 from store.inputs.samples import TEXT_KINDS, Samples
 from store.ledger import VideoFacts
+from store.plans import PlannedBatches
 from store.shards import CRC_BYTES, DTYPES, RowsArray, crc32c
 
 
@@ -90,3 +91,12 @@ def write_video_facts(root: Path, path: str, facts: Sequence[VideoFacts]) -> Ite
     yield from write_strings(root, f"{path}/decoding_route", [video.route for video in facts], "V")
     yield from write_column(root, f"{path}/duration_s", np.array(duration_s, np.float64), ("V",))
     yield from write_column(root, f"{path}/skipped_packets", skipped, ("V",))
+
+
+def read_batch_plan(root: Path, name: str) -> PlannedBatches:
+    """The stored batch plan `name`; raises DamagedCacheError if it is not sound."""
+    path = f"plans/{name}"
+    attributes = read_json(root / path / "zarr.json").get("attributes", {})
+    return PlannedBatches.from_dict(
+        attributes.get("plan", {}), read_column(root, f"{path}/video"), read_column(root, f"{path}/text")
+    )

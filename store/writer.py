@@ -1,7 +1,7 @@
 """Writing a cache: tables, then whole shards through the ledger, then manifests.
 
 `CacheWriter` is the coordinator: one process holds the lock, appends to the ledger, and completes.
-Shards themselves are written by `store.shards.write_shard`, by any process, to disjoint files.
+Shards themselves are written by `store.shards.ShardFile`, by any process, to disjoint files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, read_json, record_file, write_file
-from store.encodings import ErrorSum
+from store.durable import PARTIAL_SUFFIX, ObjectRecord, read_json, record_file
 from store.errors import IncompleteCacheError, InputError
 from store.identity import require_same
 from store.inputs.samples import Samples
@@ -24,20 +23,29 @@ from store.layout import (
     FORMAT_NAME,
     FORMAT_VERSION,
     PLANNED,
+    TableCounts,
     TeacherPlan,
     check_path_name,
     dataset_attributes,
-    group_json,
-    signal_array,
+    plan_path,
     teacher_path,
-    view_arrays,
     view_path,
 )
 from store.ledger import Commit, Ledger
 from store.lock import WriterLock
 from store.manifest import MANIFEST, Manifest
-from store.shards import RowsArray, ShardedRows
-from store.tables import read_column, write_samples, write_video_facts
+from store.plans import PlannedBatches
+from store.publication import (
+    planned_view_arrays,
+    publish_teacher,
+    publish_view,
+    write_array,
+    write_group,
+    write_manifest,
+    write_signal,
+)
+from store.signals import named_groups, plan_of
+from store.tables import read_batch_plan, write_column, write_samples
 
 TABLES_TASK = "tables"
 
@@ -75,6 +83,7 @@ class CacheWriter:
             "splits",
             "views",
             "teachers",
+            "plans",
             "ledger.jsonl",
             "writer.lock",
             "zarr.json",
@@ -95,6 +104,10 @@ class CacheWriter:
     def _open(self) -> None:
         self._published = Manifest.read(self.root) if (self.root / MANIFEST).exists() else None
         attributes = dataset_attributes(self.samples)
+        self._batch_plans = {
+            file.parent.name: read_batch_plan(self.root, file.parent.name)
+            for file in (self.root / "plans").glob(f"*/{MANIFEST}")
+        }
         if (self.root / "zarr.json").exists():
             stored = read_json(self.root / "zarr.json")["attributes"]
             require_same(
@@ -103,6 +116,7 @@ class CacheWriter:
                 f"the dataset of {self.root.name}",
                 "dump into another CACHE, or restore the dataset's files",
             )
+        self._sweep()
         self.ledger = Ledger(self.root, repair=True)
         leftover = all(c.task == TABLES_TASK or self.is_complete(c.teacher) for c in self.ledger)
         if self._published is not None and leftover:
@@ -112,20 +126,21 @@ class CacheWriter:
         if not (self.root / "zarr.json").exists():
             self._write_root(attributes, PLANNED)
 
+    def _sweep(self) -> None:
+        """Remove what killed processes left aside; one that still runs finds its file gone and stops."""
+        for folder in ("views", "teachers", "plans"):
+            for aside in (self.root / folder).rglob(f"*{PARTIAL_SUFFIX}"):
+                aside.unlink(missing_ok=True)
+
     def _write_root(self, dataset: dict[str, Any], state: str) -> None:
         root = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "state": state, "dataset": dataset}
-        write_file(self.root / "zarr.json", canonical_json(group_json(root)))
+        write_group(self.root, "", root)
 
     def _write_tables(self) -> Iterable[ObjectRecord]:
         splits = [f"splits/{name}" for name in self.samples.splits]
-        for group in ("videos", "texts", "splits", *splits, "views", "teachers"):
-            yield self._write_group(group, {})
+        for group in ("videos", "texts", "splits", *splits, "views", "teachers", "plans"):
+            yield write_group(self.root, group, {})
         yield from write_samples(self.root, self.samples)
-
-    def _write_group(self, path: str, attributes: dict[str, Any]) -> ObjectRecord:
-        file = self.root / path / "zarr.json"
-        write_file(file, canonical_json(group_json(attributes)))
-        return record_file(self.root, file)
 
     def stored_plan(self, teacher: str) -> TeacherPlan | None:
         """The plan under which `teacher` was begun or finished, or None if it is new here."""
@@ -155,10 +170,11 @@ class CacheWriter:
             return
         self._plan_view(plan)
         for spec in plan.signals:
-            self._write_array(f"{teacher_path(plan.name)}/{spec.name}", self.signal_rows(plan, spec.name))
-        for group in sorted({spec.name.split("/")[0] for spec in plan.signals if "/" in spec.name}):
-            self._write_group(f"{teacher_path(plan.name)}/{group}", {})
-        self._write_group(teacher_path(plan.name), {**plan.to_dict(), "state": DUMPING})
+            if plan_of(spec.name) is None:
+                write_signal(self.root, plan, spec, self.counts)
+        for group in named_groups([spec.name for spec in plan.signals]):
+            write_group(self.root, f"{teacher_path(plan.name)}/{group}", {})
+        write_group(self.root, teacher_path(plan.name), {**plan.to_dict(), "state": DUMPING})
         if self._published is None:
             self._write_root(dataset_attributes(self.samples), DUMPING)
 
@@ -178,27 +194,41 @@ class CacheWriter:
                     "finish that dump first"
                 )
             return
-        for name, array in self.view_rows(plan).items():
-            self._write_array(f"{view_path(plan.view.name)}/{name}", array)
+        for name, array in planned_view_arrays(plan, self.counts).items():
+            write_array(self.root, f"{view_path(plan.view.name)}/{name}", array)
         attributes = {"view": plan.view.to_dict(), "state": DUMPING, "dumped_with": plan.name}
-        self._write_group(view_path(plan.view.name), attributes)
+        write_group(self.root, view_path(plan.view.name), attributes)
 
-    def _write_array(
-        self, path: str, array: RowsArray, attributes: dict[str, Any] | None = None
-    ) -> ObjectRecord:
-        file = self.root / path / "zarr.json"
-        write_file(file, canonical_json(array.zarr_json(attributes or {})))
-        return record_file(self.root, file)
+    @property
+    def counts(self) -> TableCounts:
+        """Lengths of the row axes, those of the batch plans included."""
+        steps = {name: batches.steps for name, batches in self._batch_plans.items()}
+        return TableCounts(len(self.samples.videos), len(self.samples.texts), steps)
 
-    def view_rows(self, plan: TeacherPlan) -> dict[str, RowsArray]:
-        """The arrays of the plan's view, by name."""
-        return view_arrays(plan.view, len(self.samples.videos), plan.execution["shard_rows"]["videos"])
+    def add_batch_plan(self, name: str, batches: PlannedBatches) -> None:
+        """Store a batch plan before the signals whose rows are its steps.
 
-    def signal_rows(self, plan: TeacherPlan, signal: str) -> RowsArray:
-        """The array of one of the plan's signals."""
-        spec = next(spec for spec in plan.signals if spec.name == signal)
-        shard_rows = plan.execution["shard_rows"][plan.execution["phase_of"][signal]]
-        return signal_array(spec, len(self.samples.videos), len(self.samples.texts), shard_rows)
+        Raises IdentityError if another plan has that name. It is published with the first teacher that
+        uses it.
+        """
+        path = plan_path(check_path_name("batch plan", name))
+        if name in self._batch_plans:
+            stored = self._batch_plans[name]
+            same = np.array_equal(stored.text, batches.text) and np.array_equal(stored.video, batches.video)
+            require_same(
+                {**stored.to_dict(), "text_rows": "the stored ones"},
+                {**batches.to_dict(), "text_rows": "the stored ones" if same else "other ones"},
+                f"batch plan {name!r} in {self.root.name}",
+                "give the new plan another name",
+            )
+            return
+        records = [
+            *write_column(self.root, f"{path}/video", batches.video, ("S", "B")),
+            *write_column(self.root, f"{path}/text", batches.text, ("S", "B")),
+            write_group(self.root, path, {"plan": batches.to_dict()}),
+        ]
+        write_manifest(self.root, path, records)
+        self._batch_plans[name] = batches
 
     def commit(self, commit: Commit) -> None:
         """Append to the ledger, unless another writer took the lock over."""
@@ -220,8 +250,10 @@ class CacheWriter:
         commits = [self.ledger[task] for task in tasks]
         groups = dict(self._published.groups) if self._published else {}
         if not self.view_is_complete(plan.view.name):
-            groups[view_path(plan.view.name)] = self._complete_view(plan, commits)
-        groups[teacher_path(plan.name)] = self._complete_teacher(plan, commits)
+            groups[view_path(plan.view.name)] = publish_view(self.root, plan, self.counts, commits)
+        groups[teacher_path(plan.name)] = publish_teacher(self.root, plan, self.samples, self.counts, commits)
+        for name in sorted(name for spec in plan.signals if (name := plan_of(spec.name)) is not None):
+            groups[plan_path(name)] = Manifest.read(self.root / plan_path(name)).digest
         tables = self._published.objects if self._published else self._complete_root()
         manifest = Manifest.of(tables, groups)
         manifest.write(self.root)
@@ -231,65 +263,3 @@ class CacheWriter:
     def _complete_root(self) -> list[ObjectRecord]:
         self._write_root(dataset_attributes(self.samples), COMPLETE)
         return [*self.ledger[TABLES_TASK].objects, record_file(self.root, self.root / "zarr.json")]
-
-    def _complete_view(self, plan: TeacherPlan, commits: list[Commit]) -> str:
-        path = view_path(plan.view.name)
-        facts = {video.row: video for commit in commits for video in commit.videos}
-        videos = len(self.samples.videos)
-        if sorted(facts) != list(range(videos)):
-            row = next(row for row in range(videos) if row not in facts)
-            raise IncompleteCacheError(f"video row {row} was neither written nor listed as a failure; resume")
-        ordered = [facts[row] for row in range(videos)]
-        records = [
-            record for commit in commits for record in commit.objects if record.path.startswith(path + "/")
-        ]
-        records += [
-            self._write_array(f"{path}/{name}", array) for name, array in self.view_rows(plan).items()
-        ]
-        records += write_video_facts(self.root, path, ordered)
-        attributes = {
-            "view": plan.view.to_dict(),
-            "state": COMPLETE,
-            "dumped_with": plan.name,
-            "failures": sum(bool(video.failure) for video in ordered),
-        }
-        records.append(self._write_group(path, attributes))
-        return self._write_manifest(path, records)
-
-    def _complete_teacher(self, plan: TeacherPlan, commits: list[Commit]) -> str:
-        path = teacher_path(plan.name)
-        records = [
-            record for commit in commits for record in commit.objects if record.path.startswith(path + "/")
-        ]
-        self._require_coverage(plan)
-        for spec in plan.signals:
-            error = sum((c.errors[spec.name] for c in commits if spec.name in c.errors), ErrorSum())
-            attributes = {"encoding_relative_l2": error.relative_l2, "encoding_max_abs": error.max_abs_error}
-            records.append(
-                self._write_array(f"{path}/{spec.name}", self.signal_rows(plan, spec.name), attributes)
-            )
-        for group in sorted({spec.name.split("/")[0] for spec in plan.signals if "/" in spec.name}):
-            records.append(self._write_group(f"{path}/{group}", {}))
-        records.append(self._write_group(path, {**plan.to_dict(), "state": COMPLETE}))
-        return self._write_manifest(path, records)
-
-    def _require_coverage(self, plan: TeacherPlan) -> None:
-        """Expected rows = written rows + listed failures, signal by signal; else IncompleteCacheError."""
-        usable = ~read_column(self.root, f"{view_path(plan.view.name)}/failed")
-        own_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
-        for spec in plan.signals:
-            expected = usable if spec.row_axis == "V" else np.ones(len(own_video), dtype=bool)
-            if spec.name == "frame_relevance":
-                expected = (own_video >= 0) & usable[own_video]
-            present = ShardedRows(self.root, f"{teacher_path(plan.name)}/{spec.name}").present
-            if (present != expected).any():
-                row = int(np.argmax(present != expected))
-                raise IncompleteCacheError(
-                    f"teacher {plan.name!r}, signal {spec.name!r}: row {row} is "
-                    f"{'there but its video failed' if present[row] else 'missing'}; dump into another CACHE"
-                )
-
-    def _write_manifest(self, path: str, records: Iterable[ObjectRecord]) -> str:
-        manifest = Manifest.of(records)
-        manifest.write(self.root / path)
-        return manifest.digest

@@ -114,9 +114,8 @@ class TrainingStream:
             batch["pair_score"] = torch.from_numpy(score)
             if not known.all():
                 batch["pair_known"] = torch.from_numpy(np.array(known))
-        if not siblings_are_negatives and len(np.unique(video)) < len(video):
-            same_video = video[:, None] == video[None, :]
-            batch["ignored_pair"] = torch.from_numpy(same_video & ~np.eye(len(video), dtype=bool))
+        if not siblings_are_negatives and (siblings := self.teacher.cache.siblings(text)).any():
+            batch["ignored_pair"] = torch.from_numpy(siblings)
         return batch
 
 
@@ -131,9 +130,8 @@ def row_tensors(
     for name in signals:
         spec = teacher.signals[name]
         if spec.row_axis == axis:
-            value = teacher.read(name, rows)
-            value = value[:, 0] if "R" in spec.kind.axes else value
-            tensors[name] = torch.from_numpy(value.astype(np.float32))
+            value = teacher.read_decoded(name, rows)
+            tensors[name] = torch.from_numpy(value[:, 0] if "R" in spec.kind.axes else value)
     return tensors
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
+from store.encodings import ENCODINGS
 from store.errors import CacheError, InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, load_plugin, plugin_names
+from store.signals import ALL_TOKENS, TOKENS
 from teacher_dump import teachers
 
 if TYPE_CHECKING:
     from store.reader import Cache
+    from teacher_dump.plan import StorageOptions
     from teacher_dump.teachers.base import Teacher
 
 
@@ -29,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     dump.add_argument("--data", type=Path, help="its folder or file (default: data/<dataset>)")
     dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
     add_teacher_options(dump)
+    add_storage_options(dump)
     dump.add_argument("--batch-videos", type=at_least_one, default=32, help="videos in one forward")
     dump.add_argument("--batch-texts", type=at_least_one, default=256, help="texts in one forward")
     dump.add_argument("--threads", type=at_least_one, help="threads of torch (default: one a core)")
@@ -68,6 +72,30 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=at_least_one, help="frames of a video (default: the teacher's own)")
 
 
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoding", action="append", default=[], metavar="SIGNAL=ENCODING",
+                        help="store a signal another way, e.g. vit_layers=int8; may be repeated")  # fmt: skip
+    parser.add_argument("--tokens", choices=TOKENS, default=ALL_TOKENS, help="what to keep of vit_layers")
+    parser.add_argument("--project", type=at_least_one, metavar="WIDTH",
+                        help="keep vit_layers on as many principal directions")  # fmt: skip
+
+
+def storage_options(arguments: argparse.Namespace) -> StorageOptions:
+    """What --encoding, --tokens and --project say; raises InputError for another spelling."""
+    from teacher_dump.plan import StorageOptions
+
+    encodings = {}
+    for words in arguments.encoding:
+        signal, equals, encoding = words.partition("=")
+        if not equals or encoding not in ENCODINGS:
+            raise InputError(
+                f"--encoding wants SIGNAL=ENCODING with one of {', '.join(ENCODINGS)}, "
+                f"e.g. vit_layers=int8, not {words!r}"
+            )
+        encodings[signal] = encoding
+    return StorageOptions(encodings, arguments.tokens, arguments.project)
+
+
 def run_dump(arguments: argparse.Namespace) -> int:
     data = arguments.data or Path("data") / arguments.dataset
     cache_path = arguments.cache or Path("caches") / f"{arguments.dataset}.zarr"
@@ -85,6 +113,7 @@ def run_dump(arguments: argparse.Namespace) -> int:
         arguments.shard_rows,
         arguments.decoders,
         arguments.time_limit,
+        storage_options(arguments),
     )
     cache = dump(cache_path, samples, teacher, settings, prepared)
     return summarise(cache, teacher.name, arguments.max_failures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +24,7 @@ from store.reader import Cache, open_cache
 from store.writer import CacheWriter
 from teacher_dump.dump_shard import ShardDumper
 from teacher_dump.executors import SerialExecutor
-from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, shard_tasks
+from teacher_dump.plan import PHASE_AXIS, ShardTask, StorageOptions, execution, shard_tasks
 from teacher_dump.teachers.base import Teacher
 
 LARGEST_SETTING = 1_000_000
@@ -36,7 +36,8 @@ class DumpSettings:
     """How to run a dump. The first four are fixed in the plan and repeated by every resume.
 
     batch_videos, batch_texts: rows of one forward. threads: of torch. shard_rows: None = 256 MB shards.
-    decoders: processes that decode ahead. time_limit_s: of one video's decoding, in seconds.
+    decoders: processes that decode ahead. time_limit_s: of one video's decoding, in seconds. storage: which
+    part of the signals is stored, and how.
     """
 
     batch_videos: int = 32
@@ -45,10 +46,11 @@ class DumpSettings:
     shard_rows: int | None = None
     decoders: int = 2
     time_limit_s: float = 60.0
+    storage: StorageOptions = field(default_factory=StorageOptions)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and not 0 < value <= LARGEST_SETTING:
+            if isinstance(value, int | float) and not 0 < value <= LARGEST_SETTING:
                 raise InputError(f"{name} is a number from 1 to {LARGEST_SETTING:,}, not {value}")
 
 
@@ -93,12 +95,13 @@ def make_plan(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) -> 
     }
     if stored is not None and settings.threads is None:
         fixed["threads"] = stored.execution["threads"]
+    signals = settings.storage.applied(teacher.signals)
     return TeacherPlan(
         teacher.name,
         teacher.identity(),
         teacher.view,
-        teacher.signals,
-        execution(teacher.signals, counts, fixed, settings.shard_rows),
+        signals,
+        execution(signals, counts, fixed, settings.shard_rows),
         library_versions(),
     )
 
@@ -119,7 +122,7 @@ def _run(writer: CacheWriter, dumper: ShardDumper, tasks: Iterable[ShardTask]) -
     executor = SerialExecutor()
     for phase, of_phase in groupby(tasks, key=lambda task: task.phase):
         todo = [task for task in of_phase if task.name not in writer.ledger]
-        unit = "video" if PHASE_AXIS[phase] == "V" else "text"
+        unit = "text" if PHASE_AXIS.get(phase) == "T" else "video"
         total = sum(_units(task, dumper) for task in todo)
         with tqdm(total=total, desc=f"{dumper.plan.name}: {phase}", unit=unit, disable=None) as bar:
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from store.calibration import SignalCodec, fitted_names
 from store.inputs.decode_pool import DecodeFailure, DecodePool
 from store.inputs.frames import DecodedVideo
 from store.inputs.samples import Samples
-from store.layout import TeacherPlan, signal_array, teacher_path, view_arrays, view_path
+from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
 from store.ledger import Commit, VideoFacts
-from teacher_dump.plan import ShardTask
+from store.publication import planned_signal_arrays, planned_view_arrays
+from store.tables import read_column
+from teacher_dump.calibrate import calibrate
+from teacher_dump.plan import CALIBRATION, ShardTask
 from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
 from teacher_dump.teachers.base import Teacher
 
@@ -47,10 +52,12 @@ class ShardDumper:
         self.teacher = teacher
         self.pool = pool
         self.view_is_complete = view_is_complete
+        self.counts = TableCounts(len(samples.videos), len(samples.texts))
 
     def run(self, task: ShardTask, progress: Progress) -> Commit:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""
         phases = {
+            CALIBRATION: self._calibrate,
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
@@ -59,13 +66,37 @@ class ShardDumper:
         with torch.inference_mode():
             return phases[task.phase](task, progress)
 
+    @cached_property
+    def codecs(self) -> dict[str, SignalCodec]:
+        """How each signal is stored, with what was fitted to it in the first task."""
+        path = teacher_path(self.plan.name)
+        return {
+            spec.name: SignalCodec(
+                spec,
+                {name: read_column(self.root, f"{path}/{spec.name}/{name}") for name in fitted_names(spec)},
+            )
+            for spec in self.plan.signals
+        }
+
     def _signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
-        names = [name for name, phase in self.plan.execution["phase_of"].items() if phase == task.phase]
-        specs = {spec.name: spec for spec in self.plan.signals}
-        videos, texts = len(self.samples.videos), len(self.samples.texts)
-        rows = self.plan.execution["shard_rows"][task.phase]
-        arrays = {name: signal_array(specs[name], videos, texts, rows) for name in names}
-        return SignalFiles(open_shards(stack, self.root, teacher_path(self.plan.name), arrays, task.number))
+        """The open shards of the task's signals."""
+        files = {}
+        for spec in self.plan.signals:
+            if self.plan.execution["phase_of"][spec.name] == task.phase:
+                arrays = planned_signal_arrays(self.plan, spec, self.counts)
+                path = f"{teacher_path(self.plan.name)}/{spec.name}"
+                files[spec.name] = open_shards(stack, self.root, path, arrays, task.number)
+        return SignalFiles(files, self.codecs)
+
+    def _calibrate(self, task: ShardTask, progress: Progress) -> Commit:
+        def encode_videos(rows: np.ndarray) -> dict[str, np.ndarray]:
+            decoded = list(self.pool.decode([self.samples.videos[row].path for row in rows]))
+            progress(len(rows))
+            videos = [video for video in decoded if isinstance(video, DecodedVideo)]
+            return self._encode_videos(videos) if videos else {}
+
+        objects = calibrate(self.root, self.plan, self.samples, encode_videos, self._encode_texts)
+        return Commit(task.name, tuple(objects))
 
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
         rows = range(task.start, task.stop)
@@ -85,8 +116,7 @@ class ShardDumper:
         path = view_path(self.plan.view.name)
         if self.view_is_complete:
             return StoredView(self.root, path)
-        rows = self.plan.execution["shard_rows"]["videos"]
-        arrays = view_arrays(self.plan.view, len(self.samples.videos), rows)
+        arrays = planned_view_arrays(self.plan, self.counts)
         return ViewFiles(open_shards(stack, self.root, path, arrays, task.number))
 
     def _decoded_batches(
@@ -126,12 +156,16 @@ class ShardDumper:
             for name, values in encoded.items()
         }
 
+    def _encode_texts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Signals [B, ...] of text rows."""
+        encoded = self.teacher.encode_texts([self.samples.texts[row].text for row in rows])
+        return {name: values.float().cpu().numpy() for name, values in encoded.items()}
+
     def _dump_texts(self, task: ShardTask, progress: Progress) -> Commit:
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
-                encoded = self.teacher.encode_texts([self.samples.texts[row].text for row in rows])
-                signals.append(rows, {name: values.float().cpu().numpy() for name, values in encoded.items()})
+                signals.append(rows, self._encode_texts(rows))
                 progress(len(rows))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
@@ -139,7 +173,7 @@ class ShardDumper:
         text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan)
+            stored = StoredFeatures(self.root, self.plan, self.codecs)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
                 if len(matched):
@@ -153,7 +187,7 @@ class ShardDumper:
         """All texts are read once a task, block by block; memory: some copies of the shard's logits."""
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan)
+            stored = StoredFeatures(self.root, self.plan, self.codecs)
             rows = np.arange(task.start, task.stop)
             rows = rows[stored.usable[rows]]
             logits_VT = np.full((len(rows), len(self.samples.texts)), np.nan, dtype=np.float32)

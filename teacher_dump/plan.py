@@ -2,6 +2,7 @@
 
 A dump goes in phases, each over the rows of one axis; a later phase reads what an earlier one stored:
 
+    calibration    a sample of videos and texts -> the numbers that int8 and projections need (one task)
     videos (V)     frames -> frame features, layers, and the view itself
     texts (T)      captions -> text features
     relevance (T)  stored features of a text and of its own video -> frame scores
@@ -11,16 +12,56 @@ A dump goes in phases, each over the rows of one axis; a later phase reads what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from store.layout import TeacherPlan
-from store.signals import SignalSpec
+from store.errors import InputError
+from store.layout import TableCounts, TeacherPlan, signal_arrays
+from store.lookup import check_name
+from store.reduction import kept_tokens
+from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec
 
+CALIBRATION = "calibration"
 PHASES = ("videos", "texts", "relevance", "pairs")
 PHASE_AXIS = {"videos": "V", "texts": "T", "relevance": "T", "pairs": "V"}
 SHARD_BYTES = 1 << 28
-FLOAT16_BYTES = 2
+CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """How a teacher's signals are stored; without a word, all of them in float16.
+
+    encodings: by signal ("vit_layers" for all layers). tokens, width: of vit_layers, see `Reduction`.
+    """
+
+    encodings: Mapping[str, str] = field(default_factory=dict)
+    tokens: str = ALL_TOKENS
+    width: int | None = None
+
+    def applied(self, emitted: Sequence[SignalSpec]) -> tuple[SignalSpec, ...]:
+        """The specs under which `emitted` are stored; raises UnknownNameError, InputError."""
+        names = sorted({spec.name.split("/")[0] for spec in emitted})
+        for name in self.encodings:
+            check_name("signal to encode", name, names)
+        if (self.tokens, self.width) != (ALL_TOKENS, None) and "vit_layers" not in names:
+            raise InputError(
+                "--tokens and --project are for vit_layers, this teacher emits none; see --layers"
+            )
+        return tuple(self._stored(spec) for spec in emitted)
+
+    def _stored(self, spec: SignalSpec) -> SignalSpec:
+        encoding = self.encodings.get(spec.name.split("/")[0], spec.encoding)
+        if spec.kind.granularity != TOKEN:
+            return replace(spec, encoding=encoding)
+        sizes = {**spec.sizes, "L": kept_tokens(spec.sizes["L"], self.tokens)}
+        if self.width is not None:
+            if self.width >= sizes["D"]:
+                raise InputError(
+                    f"--project {self.width} is not less than the width {sizes['D']} of {spec.name}"
+                )
+            sizes["D"] = self.width
+        return replace(spec, sizes=sizes, encoding=encoding, reduction=Reduction(self.tokens, self.width))
 
 
 @dataclass(frozen=True)
@@ -66,18 +107,21 @@ def execution(
 
 
 def _default_shard_rows(signals: Sequence[SignalSpec], counts: Mapping[str, int]) -> int:
+    """A power of two, so that the shards of all signals end together where rows are appended later."""
     row_bytes = 1
     for spec in signals:
-        size = FLOAT16_BYTES
-        for axis in spec.kind.axes[1:]:
-            size *= {**spec.sizes, **counts}[axis]
-        row_bytes = max(row_bytes, size)
-    return max(1, min(SHARD_BYTES // row_bytes, max(counts.values())))
+        one_row = TableCounts(counts["V"], counts["T"])
+        parts = signal_arrays(spec, one_row, 1).values()
+        row_bytes = max(row_bytes, sum(array.row_bytes for array in parts))
+    fitting, most = max(SHARD_BYTES // row_bytes, 1), max(counts.values())
+    return min(1 << (fitting.bit_length() - 1), 1 << (most - 1).bit_length())
 
 
 def shard_tasks(plan: TeacherPlan, counts: Mapping[str, int]) -> Iterator[ShardTask]:
     """Every task of the dump, phase by phase; `videos` always runs, since it resolves the view."""
     wanted = {"videos", *plan.execution["phase_of"].values()}
+    if any(spec.is_calibrated for spec in plan.signals):
+        yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"])
     for phase in PHASES:
         if phase not in wanted:
             continue

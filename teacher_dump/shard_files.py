@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from store.calibration import SignalCodec
 from store.durable import ObjectRecord
-from store.encodings import ErrorSum, encode_float16
+from store.encodings import ErrorSum
 from store.errors import IdentityError
 from store.inputs.frames import DecodedVideo
-from store.layout import TeacherPlan, teacher_path, view_path
+from store.layout import TeacherPlan, part_path, teacher_path, view_path
 from store.shards import RowsArray, ShardedRows, ShardFile
 
 TIME_TOLERANCE_S = 1e-3
@@ -32,22 +33,26 @@ def open_shards(
 
 
 class SignalFiles:
-    """One shard file for each signal of a phase; values are encoded as they come."""
+    """The shard files of a phase's signals, by signal and part; values are encoded as they come."""
 
-    def __init__(self, files: dict[str, ShardFile]) -> None:
+    def __init__(
+        self, files: Mapping[str, Mapping[str, ShardFile]], codecs: Mapping[str, SignalCodec]
+    ) -> None:
         self._files = files
+        self._codecs = codecs
         self.errors = dict.fromkeys(files, ErrorSum())
 
     def append(self, rows: Sequence[int] | np.ndarray, signals: Mapping[str, np.ndarray]) -> None:
         """Encode and write `signals` [B, ...] of `rows` [B]; every signal of the phase must be there."""
-        for name, file in self._files.items():
-            encoded, error = encode_float16(signals[name], name, np.asarray(rows))
+        for name, files in self._files.items():
+            parts, error = self._codecs[name].encode(signals[name], np.asarray(rows))
             self.errors[name] += error
-            for row, values in zip(rows, encoded, strict=True):
-                file.append(int(row), values)
+            for part, file in files.items():
+                for row, values in zip(rows, parts[part], strict=True):
+                    file.append(int(row), values)
 
     def finish(self) -> list[ObjectRecord]:
-        return [file.finish() for file in self._files.values()]
+        return [file.finish() for files in self._files.values() for file in files.values()]
 
 
 class ViewFiles:
@@ -125,14 +130,14 @@ class StoredFeatures:
     out, no teacher scores pairs from them.
     """
 
-    def __init__(self, root: Path, plan: TeacherPlan) -> None:
+    def __init__(self, root: Path, plan: TeacherPlan, codecs: Mapping[str, SignalCodec]) -> None:
         phases = plan.execution["phase_of"]
         self._rows = {
-            phase: {
-                name: ShardedRows(root, f"{teacher_path(plan.name)}/{name}")
+            phase: [
+                StoredSignal(root, teacher_path(plan.name), codecs[name])
                 for name, its_phase in phases.items()
                 if its_phase == phase and not name.startswith("vit_layers/")
-            }
+            ]
             for phase in ("videos", "texts")
         }
         self._valid = ShardedRows(root, f"{view_path(plan.view.name)}/frame_valid")
@@ -140,16 +145,28 @@ class StoredFeatures:
 
     def videos(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Signals [B, M, ...] of video rows, and "frame_valid" [B, M]."""
-        signals = {name: _float32(stored.read(rows)[:, 0]) for name, stored in self._rows["videos"].items()}
+        signals = {stored.name: stored.read(rows)[:, 0] for stored in self._rows["videos"]}
         return {**signals, "frame_valid": torch.from_numpy(self._valid.read(rows)[:, 0])}
 
     def texts(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Signals [B, ...] of text rows."""
-        return {name: _float32(stored.read(rows)) for name, stored in self._rows["texts"].items()}
+        return {stored.name: stored.read(rows) for stored in self._rows["texts"]}
 
 
-def _float32(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
+class StoredSignal:
+    """One signal below the folder `group` of the cache at `root`, decoded as it is read."""
+
+    def __init__(self, root: Path, group: str, codec: SignalCodec) -> None:
+        self.name = codec.spec.name
+        self._codec = codec
+        self._parts = {
+            part: ShardedRows(root, part_path(f"{group}/{self.name}", part)) for part in codec.parts
+        }
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        """float32 [B, ...] of the rows `rows` [B]."""
+        parts = {part: stored.read(rows) for part, stored in self._parts.items()}
+        return torch.from_numpy(self._codec.decode(parts))
 
 
 def blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from store.calibration import Moments, SignalCodec, fit
 from store.durable import ObjectRecord
-from store.encodings import encode_float16
 from store.inputs.samples import DatasetCard, Samples, Split, Text, Video
 from store.inputs.view import View
-from store.layout import TeacherPlan, signal_array, teacher_path, view_arrays, view_path
+from store.layout import (
+    TableCounts,
+    TeacherPlan,
+    expected_rows,
+    part_path,
+    signal_arrays,
+    teacher_path,
+    view_arrays,
+    view_path,
+)
 from store.ledger import Commit, VideoFacts
 from store.shards import RowsArray, ShardFile
 from store.signals import SignalSpec
+from store.tables import write_column
 from store.writer import CacheWriter
 
 FRAMES, WIDTH = 4, 8
@@ -61,10 +72,14 @@ def synthetic_values(
     samples: Samples, signals: tuple[SignalSpec, ...] = SIGNALS, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Values of every signal, float32; the frame features of a video resemble its texts."""
-    videos, texts = len(samples.videos), len(samples.texts)
+    counts = TableCounts(len(samples.videos), len(samples.texts))
     generator = np.random.default_rng(seed)
-    shapes = {spec.name: signal_array(spec, videos, texts, 1).shape for spec in signals}
-    values = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    values = {}
+    for spec in signals:
+        whole = replace(spec, encoding=spec.kind.encodings[0])
+        values[spec.name] = generator.normal(size=signal_arrays(whole, counts, 1)[""].shape).astype(
+            np.float32
+        )
     if {"frame_embedding", "text_embedding"} <= set(values):
         own = np.array([text.video for text in samples.texts])
         values["text_embedding"] += 2 * values["frame_embedding"][own].mean((1, 2))
@@ -74,35 +89,50 @@ def synthetic_values(
 def shard_commits(
     root: Path, samples: Samples, plan: TeacherPlan, values: dict[str, np.ndarray], failed: frozenset[int]
 ) -> Iterator[Commit]:
-    """Write every shard of the plan, one commit a shard."""
-    videos, texts = len(samples.videos), len(samples.texts)
-    own = [text.video for text in samples.texts]
+    """Write what is fitted to the signals and every shard of the plan, one commit each."""
+    counts = TableCounts(len(samples.videos), len(samples.texts))
     shard_rows = plan.execution["shard_rows"]["V"]
+    usable = np.array([row not in failed for row in range(counts.videos)])
+    text_video = np.array([text.video for text in samples.texts])
 
-    def write(path: str, array: RowsArray, number: int, encoded: np.ndarray, skip: set[int]) -> ObjectRecord:
+    def write(path: str, array: RowsArray, number: int, stored: np.ndarray, rows: np.ndarray) -> ObjectRecord:
         with ShardFile(root, path, array, number) as shard:
             for row in range(number * shard_rows, min((number + 1) * shard_rows, array.shape[0])):
-                if row not in skip:
-                    shard.append(row, encoded[row])
+                if rows[row]:
+                    shard.append(row, stored[row])
             return shard.finish()
 
     for spec in plan.signals:
-        array = signal_array(spec, videos, texts, shard_rows)
-        encoded, error = encode_float16(values[spec.name], spec.name, np.arange(array.shape[0]))
-        relevance = spec.name == "frame_relevance"
-        skip = {t for t in range(texts) if own[t] in failed} if relevance else set(failed)
-        skip = set() if spec.row_axis == "T" and not relevance else skip
-        for number in range(array.shard_count):
-            record = write(f"{teacher_path(plan.name)}/{spec.name}", array, number, encoded, skip)
-            yield Commit(f"{plan.name}/{spec.name}/{number}", (record,), {spec.name: error})
-    for name, array in view_arrays(plan.view, videos, shard_rows).items():
+        path = f"{teacher_path(plan.name)}/{spec.name}"
+        fitted = {}
+        if spec.is_calibrated:
+            moments = Moments(values[spec.name].shape[-1], covariance=spec.reduction.width is not None)
+            moments.add(values[spec.name])
+            fitted = fit(spec, moments)
+            records = [
+                record
+                for name, column in fitted.items()
+                for record in write_column(root, f"{path}/{name}", column, ("D_full", "D")[-column.ndim :])
+            ]
+            yield Commit(f"{plan.name}/fitted {spec.name}/0", tuple(records))
+        arrays = signal_arrays(spec, counts, shard_rows)
+        parts, error = SignalCodec(spec, fitted).encode(values[spec.name], np.arange(counts.rows_of(spec)))
+        there = expected_rows(spec, usable, text_video, counts)
+        for number in range(next(iter(arrays.values())).shard_count):
+            records = [
+                write(part_path(path, part), array, number, parts[part], there)
+                for part, array in arrays.items()
+            ]
+            yield Commit(f"{plan.name}/{spec.name}/{number}", tuple(records), {spec.name: error})
+    for name, array in view_arrays(plan.view, counts.videos, shard_rows).items():
         filled = np.ones(array.shape, array.dtype)
         if name == "frame_time_s":
             filled[:] = np.arange(plan.view.frames)
         for number in range(array.shard_count):
-            record = write(f"{view_path(plan.view.name)}/{name}", array, number, filled, set(failed))
+            record = write(f"{view_path(plan.view.name)}/{name}", array, number, filled, usable)
             yield Commit(f"{plan.name}/view/{name}/{number}", (record,))
-    facts = [VideoFacts(v, "broken file" if v in failed else "", 4.0, "random_access") for v in range(videos)]
+    reasons = ["broken file" if row in failed else "" for row in range(counts.videos)]
+    facts = [VideoFacts(row, reason, 4.0, "random_access") for row, reason in enumerate(reasons)]
     yield Commit(f"{plan.name}/facts", (), {}, tuple(facts))
 
 

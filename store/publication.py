@@ -1,0 +1,154 @@
+"""Metadata of groups and arrays, and the last act of a dump: manifests over what the ledger vouches for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from store.durable import ObjectRecord, canonical_json, record_file, write_file
+from store.encodings import ErrorSum
+from store.errors import IncompleteCacheError
+from store.inputs.samples import Samples
+from store.layout import (
+    COMPLETE,
+    TableCounts,
+    TeacherPlan,
+    expected_rows,
+    group_json,
+    part_path,
+    signal_arrays,
+    teacher_path,
+    view_arrays,
+    view_path,
+)
+from store.ledger import Commit
+from store.manifest import Manifest
+from store.shards import RowsArray, ShardedRows
+from store.signals import SignalSpec, named_groups
+from store.tables import read_column, write_video_facts
+
+
+def write_group(root: Path, path: str, attributes: Mapping[str, Any]) -> ObjectRecord:
+    """Write the zarr.json of the group at `path`."""
+    file = root / path / "zarr.json"
+    write_file(file, canonical_json(group_json(attributes)))
+    return record_file(root, file)
+
+
+def write_array(
+    root: Path, path: str, array: RowsArray, attributes: Mapping[str, Any] | None = None
+) -> ObjectRecord:
+    """Write the zarr.json of the array at `path`."""
+    file = root / path / "zarr.json"
+    write_file(file, canonical_json(array.zarr_json(dict(attributes or {}))))
+    return record_file(root, file)
+
+
+def write_manifest(root: Path, path: str, records: Iterable[ObjectRecord]) -> str:
+    """Write the manifest of the group at `path`; its digest."""
+    manifest = Manifest.of(records)
+    manifest.write(root / path)
+    return manifest.digest
+
+
+def planned_view_arrays(plan: TeacherPlan, counts: TableCounts) -> dict[str, RowsArray]:
+    """The arrays of the plan's view, by name."""
+    return view_arrays(plan.view, counts.videos, plan.execution["shard_rows"]["videos"])
+
+
+def planned_signal_arrays(plan: TeacherPlan, spec: SignalSpec, counts: TableCounts) -> dict[str, RowsArray]:
+    """The arrays of one of the plan's signals, by part ("" for the signal itself)."""
+    shard_rows = plan.execution["shard_rows"][plan.execution["phase_of"][spec.name]]
+    return signal_arrays(spec, counts, shard_rows)
+
+
+def write_signal(
+    root: Path,
+    plan: TeacherPlan,
+    spec: SignalSpec,
+    counts: TableCounts,
+    attributes: Mapping[str, Any] | None = None,
+) -> list[ObjectRecord]:
+    """Write the metadata of a signal; `attributes` stand at the signal itself, array or group."""
+    path = f"{teacher_path(plan.name)}/{spec.name}"
+    records = [write_group(root, path, attributes or {})] if spec.is_calibrated else []
+    for part, array in planned_signal_arrays(plan, spec, counts).items():
+        records.append(write_array(root, part_path(path, part), array, {} if part else attributes))
+    return records
+
+
+def publish_view(root: Path, plan: TeacherPlan, counts: TableCounts, commits: Sequence[Commit]) -> str:
+    """Complete the view's metadata and manifest; its digest.
+
+    Raises IncompleteCacheError for a video that was neither written nor listed as a failure.
+    """
+    path = view_path(plan.view.name)
+    facts = {video.row: video for commit in commits for video in commit.videos}
+    if sorted(facts) != list(range(counts.videos)):
+        row = next(row for row in range(counts.videos) if row not in facts)
+        raise IncompleteCacheError(f"video row {row} was neither written nor listed as a failure; resume")
+    ordered = [facts[row] for row in range(counts.videos)]
+    records = _written_below(path, commits)
+    records += [
+        write_array(root, f"{path}/{name}", array)
+        for name, array in planned_view_arrays(plan, counts).items()
+    ]
+    records += write_video_facts(root, path, ordered)
+    attributes = {
+        "view": plan.view.to_dict(),
+        "state": COMPLETE,
+        "dumped_with": plan.name,
+        "failures": sum(bool(video.failure) for video in ordered),
+    }
+    records.append(write_group(root, path, attributes))
+    return write_manifest(root, path, records)
+
+
+def publish_teacher(
+    root: Path, plan: TeacherPlan, samples: Samples, counts: TableCounts, commits: Sequence[Commit]
+) -> str:
+    """Complete the teacher's metadata, errors of its encodings included, and its manifest; its digest."""
+    path = teacher_path(plan.name)
+    records = _written_below(path, commits)
+    for spec in plan.signals:
+        error = sum((c.errors[spec.name] for c in commits if spec.name in c.errors), ErrorSum())
+        records += write_signal(root, plan, spec, counts, encoding_attributes(error))
+    for group in named_groups([spec.name for spec in plan.signals]):
+        records.append(write_group(root, f"{path}/{group}", {}))
+    require_coverage(root, plan, samples, counts)
+    records.append(write_group(root, path, {**plan.to_dict(), "state": COMPLETE}))
+    return write_manifest(root, path, records)
+
+
+def _written_below(path: str, commits: Iterable[Commit]) -> list[ObjectRecord]:
+    return [record for commit in commits for record in commit.objects if record.path.startswith(path + "/")]
+
+
+def require_coverage(root: Path, plan: TeacherPlan, samples: Samples, counts: TableCounts) -> None:
+    """Expected rows = written rows + listed failures, array by array; else IncompleteCacheError."""
+    usable = ~read_column(root, f"{view_path(plan.view.name)}/failed")
+    own_video = np.array([text.video for text in samples.texts], dtype=np.int64)
+    for spec in plan.signals:
+        expected = expected_rows(spec, usable, own_video, counts)
+        for part in planned_signal_arrays(plan, spec, counts):
+            path = part_path(spec.name, part)
+            present = ShardedRows(root, f"{teacher_path(plan.name)}/{path}").present
+            if (present != expected).any():
+                row = int(np.argmax(present != expected))
+                raise IncompleteCacheError(
+                    f"teacher {plan.name!r}, signal {path!r}: row {row} is "
+                    f"{'there but its video failed' if present[row] else 'missing'}; dump into another CACHE"
+                )
+
+
+def encoding_attributes(error: ErrorSum) -> dict[str, float]:
+    """What a signal tells of its encoding, measured on all that was written."""
+    return {
+        "encoding_relative_l2": error.relative_l2,
+        "encoding_max_abs": error.max_abs_error,
+        "encoding_mean_cosine": error.mean_cosine,
+        "encoding_min_cosine": error.cosine_min,
+    }
