@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from store.encodings import BOOL
 from store.inputs.view import View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import weights_digest
@@ -117,6 +118,7 @@ class TowersTeacher(FrozenTeacher):
             ),
             SignalSpec("text_embedding", {"D": sizes.embed_dim}),
             SignalSpec("word_embedding", {"W": tokenizer.words, "D": sizes.embed_dim}),
+            SignalSpec("word_valid", {"W": tokenizer.words}, BOOL),
         )
 
     def pixels(self, frames_BMYXC: Tensor, frame_valid_BM: Tensor, device: torch.device) -> Tensor:
@@ -138,7 +140,11 @@ class TowersTeacher(FrozenTeacher):
         with self.forward() as device:
             ids_BW = self.tokenizer.ids_of(texts).to(device)
             sentence, words = encode_words(self.model.clip, ids_BW)
-            return {"text_embedding": sentence.float(), "word_embedding": words.float()}
+            return {
+                "text_embedding": sentence.float(),
+                "word_embedding": words.float(),
+                "word_valid": self.tokenizer.valid_of(ids_BW),
+            }
 
 
 def scale_of(log_scale: Tensor) -> float:

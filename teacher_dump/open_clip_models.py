@@ -150,33 +150,34 @@ def one_side(image_size: int | tuple[int, int], architecture: str) -> int:
 
 
 def keeps_words(model: Any) -> bool:
-    """Whether the text tower's words are at hand: open_clip's own are, CoCa's and Hugging Face's not."""
-    text = model if isinstance(model, CLIP) else getattr(model, "text", None)
-    return isinstance(model, CLIP) or (isinstance(text, TextTransformer) and text.cls_emb is None)
+    """Whether words have features: in towers of open_clip that read a text from left to right up to its end.
+
+    SigLIP's read it whole with its padding, CoCa's and Hugging Face's have other ends.
+    """
+    if isinstance(model, CLIP):
+        return bool(model.text_pool_type == "argmax")
+    text = model.text
+    return isinstance(text, TextTransformer) and text.cls_emb is None and text.pool_type == "argmax"
 
 
 def encode_text(model: Any, ids_BW: Tensor) -> tuple[Tensor, Tensor | None]:
     """Sentence features [B, D] and, where `keeps_words`, those of every position [B, W, D]; none normalised.
 
-    A word's feature is what the tower would give for the sentence if it pooled there.
+    A word's feature is what the tower would give for the sentence if it ended there.
     """
     if not keeps_words(model):
         return model.encode_text(ids_BW), None
-    if isinstance(model, CLIP):
-        text, pool, end = model, model.text_pool_type, model.text_eos_id
-        words = ids_BW.shape[1]
-        hidden = text.token_embedding(ids_BW) + text.positional_embedding[:words]
-        mask = None if text.attn_mask is None else text.attn_mask[:words, :words]
-    else:
-        text, pool, end = model.text, model.text.pool_type, model.text.eos_id
-        hidden, mask = text._embeds(ids_BW)
+    text = model if isinstance(model, CLIP) else model.text
+    words = ids_BW.shape[1]
+    mask = None if text.attn_mask is None else text.attn_mask[:words, :words]
+    hidden = text.token_embedding(ids_BW) + text.positional_embedding[:words]
     hidden = text.ln_final(text.transformer(hidden, attn_mask=mask))
     projection = text.text_projection
     if isinstance(projection, nn.Linear):
         hidden = projection(hidden)
     elif projection is not None:
         hidden = hidden @ projection
-    return text_global_pool(hidden, ids_BW, pool, eos_token_id=end), hidden
+    return text_global_pool(hidden, ids_BW, "argmax"), hidden
 
 
 def scalar(parameter: Tensor | None) -> float | None:

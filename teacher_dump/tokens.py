@@ -19,11 +19,16 @@ PADDING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How a teacher reads a text. ids_of: texts -> ids [B, W], W = `words`. identity: plain JSON."""
+    """How a teacher reads a text.
+
+    ids_of: texts -> ids [B, W], W = `words`. identity: plain JSON. valid_of: ids -> bool [B, W], which
+    positions hold a token.
+    """
 
     ids_of: Callable[[Sequence[str]], Tensor]
     identity: Mapping[str, Any]
     words: int
+    valid_of: Callable[[Tensor], Tensor]
 
 
 @cache
@@ -39,7 +44,7 @@ def tokenize(texts: Sequence[str], words: int) -> Tensor:
 
 def byte_pair_tokenizer(words: int) -> Tokenizer:
     """CLIP's own, at `words` ids a text."""
-    return Tokenizer(partial(tokenize, words=words), {"name": BYTE_PAIRS}, words)
+    return Tokenizer(partial(tokenize, words=words), {"name": BYTE_PAIRS}, words, valid_words)
 
 
 def valid_words(ids_BW: Tensor) -> Tensor:

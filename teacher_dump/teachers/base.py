@@ -82,15 +82,18 @@ class TeacherCard:
 
 
 class Teacher(ABC):
-    """Turns frames and texts into signals. Every tensor it returns is float32 and detached.
+    """Turns frames and texts into signals. What it returns is float32 (bool for a mask) and detached.
 
-    name: the plug-in's name. view: the frames that it wants. signals: what it emits, in the order
-    in which it is written.
+    name: the plug-in's name. view: the frames that it wants. signals: what it emits, in the order in which
+    it is written. pair_inputs: the stored signals that `score_pairs`, `match_pairs` and `relevance` start
+    from; besides them they get "frame_valid". fused_width: D of "fused_cls", for a cross-encoder.
     """
 
     name: str
     view: View
     signals: tuple[SignalSpec, ...]
+    pair_inputs: tuple[str, ...] = ()
+    fused_width: int | None = None
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -118,6 +121,14 @@ class Teacher(ABC):
         [V, M]. texts: those of `encode_texts`. Only for teachers that emit `video_text_logits`.
         """
         raise NotImplementedError(f"teacher {self.name!r} emits no video_text_logits")
+
+    def match_pairs(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a cross-encoder says of chosen pairs: row i of `videos` with row i of `texts`.
+
+        "match_logits" [B, 2] (1 is a match: what `score_pairs` gives), "match_probability" [B] their softmax,
+        "fused_cls" [B, D]. Only for teachers with a `fused_width`.
+        """
+        raise NotImplementedError(f"teacher {self.name!r} is no cross-encoder")
 
     def relevance(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
         """Raw frame scores [B, M] of matched pairs: row i of `videos` with row i of `texts`."""

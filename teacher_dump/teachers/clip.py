@@ -14,6 +14,7 @@ import open_clip
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+from store.encodings import BOOL
 from store.errors import InputError
 from store.inputs.view import UNIFORM, View
 from store.lookup import check_name
@@ -103,7 +104,11 @@ class ClipTeacher(FrozenTeacher):
                 for layer in self.layers
             ),
             SignalSpec("text_embedding", {"D": text_width}, attributes=scale),
-            *([SignalSpec("word_embedding", words)] if keeps_words(self.model) else []),
+            *(
+                [SignalSpec("word_embedding", words), SignalSpec("word_valid", {"W": words["W"]}, BOOL)]
+                if keeps_words(self.model)
+                else []
+            ),
         )
 
     def encode_videos(self, frames_BMYXC: Tensor, frame_valid_BM: Tensor) -> dict[str, Tensor]:
@@ -118,9 +123,12 @@ class ClipTeacher(FrozenTeacher):
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         with self.forward() as device:
-            sentence, words = encode_text(self.model, self.tokenize(list(texts)).to(device))
+            ids_BW = self.tokenize(list(texts)).to(device)
+            sentence, words = encode_text(self.model, ids_BW)
             found = {"text_embedding": sentence.float()}
-            return found if words is None else {**found, "word_embedding": words.float()}
+            if words is not None:
+                found |= {"word_embedding": words.float(), "word_valid": tokens.valid_words(ids_BW)}
+            return found
 
 
 def tapped_layers(visual: nn.Module, layers: Sequence[int] | None, architecture: str) -> tuple[int, ...]:

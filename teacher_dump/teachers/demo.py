@@ -23,7 +23,7 @@ from teacher_dump.clip_towers import TowerSizes
 from teacher_dump.frozen import FrozenTeacher
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
 from teacher_dump.teachers.xclip import XClipTeacher
-from teacher_dump.tokens import COMPACT, CompactVocabulary, Tokenizer
+from teacher_dump.tokens import COMPACT, CompactVocabulary, Tokenizer, valid_words
 from teacher_dump.xclip_scores import XClip, XClipSizes
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "demo_xclip.safetensors"
@@ -53,7 +53,7 @@ def sizes(vocabulary: CompactVocabulary) -> XClipSizes:
 def teacher_of(model: XClip, vocabulary: CompactVocabulary, layers: tuple[int, ...] | None) -> XClipTeacher:
     known = hashlib.sha256(vocabulary.known_N.numpy().tobytes()).hexdigest()
     identity = {"name": COMPACT, "known_tokens_sha256": known}
-    tokenizer = Tokenizer(partial(vocabulary.tokenize, words=WORDS), identity, WORDS)
+    tokenizer = Tokenizer(partial(vocabulary.tokenize, words=WORDS), identity, WORDS, valid_words)
     return XClipTeacher("demo", model, VIEW, tokenizer, layers, TEMPERATURE)
 
 

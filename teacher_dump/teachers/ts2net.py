@@ -42,6 +42,8 @@ CARD = TeacherCard(
 class Ts2NetTeacher(TowersTeacher):
     """A `Ts2Net` model. samples: noise draws of the selection, 0 for none."""
 
+    pair_inputs = ("temporal_frame_embedding", "text_embedding")
+
     def __init__(
         self,
         model: Ts2Net,

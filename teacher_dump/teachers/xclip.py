@@ -36,6 +36,8 @@ class XClipTeacher(TowersTeacher):
     relevance is to be divided before its softmax.
     """
 
+    pair_inputs = ("frame_embedding", "text_embedding", "word_embedding")
+
     def __init__(
         self,
         name: str,

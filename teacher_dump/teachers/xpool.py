@@ -29,6 +29,8 @@ CARD = TeacherCard(
 class XPoolTeacher(TowersTeacher):
     """An `XPool` model at `frames` frames of a uniform view, in which short videos repeat frames."""
 
+    pair_inputs = ("frame_embedding", "text_embedding")
+
     def __init__(self, model: XPool, frames: int = FRAMES, layers: Sequence[int] | None = None) -> None:
         towers, scale = model.sizes.towers, scale_of(model.clip.logit_scale)
         view = View(f"{UNIFORM}_{frames}x{towers.image_size}", frames, towers.image_size, UNIFORM)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from store.encodings import BOOL
 from store.signals import SignalSpec
 from teacher_dump.teachers.base import Teacher
 
@@ -91,12 +92,13 @@ class TeacherContract:
             shapes = {name: tuple(value.shape) for name, value in given.items() if name != "frame_valid"}
             assert shapes == {name: shape_of(spec, rows) for name, spec in told.items()}
 
-    def test_its_signals_are_finite_float32_without_gradient(
-        self, videos: dict[str, Tensor], texts: dict[str, Tensor]
+    def test_its_signals_are_finite_float32_or_masks_without_gradient(
+        self, teacher: Teacher, videos: dict[str, Tensor], texts: dict[str, Tensor]
     ) -> None:
         videos.pop("frame_valid")
+        encodings = {spec.name: spec.encoding for spec in teacher.signals}
         for name, value in (videos | texts).items():
-            assert value.dtype == torch.float32, name
+            assert value.dtype == (torch.bool if encodings[name] == BOOL else torch.float32), name
             assert not value.requires_grad, name
             assert torch.isfinite(value).all(), name
 
