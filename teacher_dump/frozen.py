@@ -39,6 +39,10 @@ class FrozenTeacher(Teacher):
             self._digest = weights_digest(self.model)
         return {"weights_sha256": self._digest, "dtype": self.dtype, **self._described}
 
+    def parameters(self) -> int:
+        """How many numbers its weights are."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device

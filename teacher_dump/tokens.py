@@ -66,7 +66,7 @@ class CompactVocabulary:
     def of(cls, texts: Iterable[str]) -> CompactVocabulary:
         """The vocabulary of every word in `texts`."""
         known = {token for text in texts for token in byte_pairs().encode(text)}
-        return cls(torch.tensor(sorted(known), dtype=torch.long))
+        return cls(torch.tensor(sorted(known), dtype=torch.long, device="cpu"))
 
     def tokenize(self, texts: Sequence[str], words: int) -> Tensor:
         """Ids [B, W]: start, words, end, padding; a longer text is cut and ends with the end token."""

@@ -34,8 +34,8 @@ class TeacherOptions:
     checkpoint: a file with weights. architecture, pretrained: for teachers that come in many
     (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view. dtype: precision of
     the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the forms of
-    one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features: of a
-    classifier that is not made of text (teacher `classes`).
+    one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features,
+    prompts: of teacher `classes`.
     """
 
     checkpoint: Path | None = None
@@ -49,6 +49,7 @@ class TeacherOptions:
     vocabulary: Path | None = None
     classes: Path | None = None
     features: Path | None = None
+    prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -69,7 +69,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
-    options.refuse("clip4clip", "architecture", "pretrained", "vocabulary", "classes", "features")
+    options.refuse("clip4clip", "architecture", "pretrained", "vocabulary", "classes", "features", "prompts")
     options.check_variant("clip4clip", ())
     state = read_state(
         options.checkpoint, "clip4clip", "the pytorch_model.bin of github.com/ArrowLuo/CLIP4Clip's training"
