@@ -77,11 +77,11 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPE_NAMES, default=DTYPE_NAMES[0],
                         help="precision of the forward; the weights stay as they are")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the teacher runs: cpu, cuda, cuda:1, mps")
-    parser.add_argument("--variant", default="", help="forms of one teacher, separated by commas: noise-free, "
-                        "no-shift (ts2net), momentum (albef), random, orthogonal, lda (classes)")  # fmt: skip
+    parser.add_argument("--variant", default="", help="forms of one teacher, separated by commas: ts2net "
+                        "noise-free, no-shift; albef momentum; classes random, orthogonal, lda")  # fmt: skip
     parser.add_argument("--vocabulary", type=Path, help="for albef: vocab.txt of bert-base-uncased")
     parser.add_argument("--classes", type=Path, help="for a variant of classes: class names, one a line")
-    parser.add_argument("--features", type=Path, help="for classes lda: file of embedding [N, D], label [N]")
+    parser.add_argument("--features", type=Path, help="for classes lda: embedding [N, D], label [N]")
     parser.add_argument("--prompt", action="append", default=[],
                         help="for classes: a text with {} for the name; several are averaged")  # fmt: skip
 

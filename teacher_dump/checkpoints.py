@@ -43,8 +43,8 @@ def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
     except Exception as error:  # torch's reader of pickles lets through whatever a stray byte leads to
         if TORCHSCRIPT in str(error):
             raise InputError(
-                f"{path} is a TorchScript archive, which holds code beside the weights, so it is not read; where "
-                "you trust it, torch.save(torch.jit.load(FILE).state_dict(), NEW) and give that"
+                f"{path} is a TorchScript archive, which holds code beside the weights, and is not read; "
+                "where you trust it, torch.save(torch.jit.load(FILE).state_dict(), NEW) and give that"
             ) from None
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise InputError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from store.encodings import BOOL
+from store.errors import InputError
 from store.inputs.view import View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import weights_digest
@@ -59,8 +60,12 @@ class FrozenTeacher(Teacher):
         return other
 
     def run_as(self, options: TeacherOptions) -> FrozenTeacher:
-        """On the device and in the precision that the user asked for."""
-        return self.to(options.device).with_dtype(options.dtype)
+        """On the device and in the precision that the user asked for; InputError without that device."""
+        try:
+            return self.to(options.device).with_dtype(options.dtype)
+        except (RuntimeError, AssertionError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"no device {options.device!r} for the teacher here ({reason})") from None
 
     @contextmanager
     def forward(self, dtype: str | None = None) -> Iterator[torch.device]:

@@ -25,7 +25,7 @@ FRAMES, WORDS = 12, 32
 CARD = TeacherCard(
     model="CLIP4Clip seqTransf on CLIP ViT-B/32",
     weights="train it with github.com/ArrowLuo/CLIP4Clip; pytorch_model.bin goes to weights/clip4clip.bin",
-    licence="MIT",
+    licence="as its repository states",
 )
 
 

@@ -35,7 +35,7 @@ NOISE_FREE, NO_SHIFT = "noise-free", "no-shift"
 CARD = TeacherCard(
     model="TS2-Net on CLIP ViT-B/32, with token shift",
     weights="train it with github.com/yuqi657/ts2_net; place its pytorch_model.bin at weights/ts2net.bin",
-    licence="none stated by the authors",
+    licence="as its repository states",
 )
 
 

@@ -25,7 +25,7 @@ OFFICIAL_TEMPERATURE = 1.0
 CARD = TeacherCard(
     model="X-CLIP on CLIP ViT-B/32",
     weights="train it with github.com/xuguohai/X-CLIP; place its pytorch_model.bin at weights/xclip.bin",
-    licence="MIT",
+    licence="as its repository states",
 )
 
 

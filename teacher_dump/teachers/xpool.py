@@ -22,7 +22,7 @@ OFFICIAL_TEMPERATURE = 1.0
 CARD = TeacherCard(
     model="X-Pool on CLIP ViT-B/32",
     weights="linked from github.com/layer6ai-labs/xpool; place its model_best.pth at weights/xpool.pth",
-    licence="Apache-2.0",
+    licence="as its repository states",
 )
 
 
