@@ -7,6 +7,7 @@ more than that is refused with the reason.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +40,9 @@ def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of, it also refuses, in the one line below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader of pickles lets through whatever a stray byte leads to
         if TORCHSCRIPT in str(error):
             raise InputError(

@@ -74,8 +74,12 @@ def with_weights(architecture: str, pretrained: str | None) -> tuple[nn.Module, 
     path = Path(pretrained)
     if path.suffix in CHECKPOINT_SUFFIXES or path.is_file():
         state = read_state(path, "clip", NEEDED)
+        numbers = [name for name in OPENAI_NUMBERS if name in state and state[name].ndim == 0]
+        if numbers and f"{architecture}-quickgelu" in open_clip.list_models():
+            raise InputError(
+                f"{path} is of OpenAI, trained with QuickGELU; say --architecture {architecture}-quickgelu"
+            )
         model = random_model(architecture)
-        numbers = {name for name in OPENAI_NUMBERS if name in state and state[name].ndim == 0}
         load_strictly(model, {k: v for k, v in state.items() if k not in numbers}, str(path))
         return model, FILE
     check_name(
