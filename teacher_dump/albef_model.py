@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -133,7 +134,7 @@ class Albef(nn.Module):
 
     def image_blocks(self, pixels_VCYX: Tensor, layers: list[int]) -> list[Tensor]:
         """The residual stream [V, L, D] after each of `layers`, [CLS] first, before the last LayerNorm."""
-        found = self.visual_encoder.forward_intermediates(
+        found: Any = self.visual_encoder.forward_intermediates(
             pixels_VCYX, indices=layers, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
         )
         return [torch.cat([prefix, patches], dim=1) for patches, prefix in found]

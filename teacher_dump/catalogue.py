@@ -22,7 +22,8 @@ LOGITS = "video_text_logits"
 class Entry:
     """One teacher at its published size; a multiplication and an addition count as two operations.
 
-    frame: of encoding one frame, what is shared by a video's frames spread over them.
+    frame: of encoding one frame, what a video's frames share spread over them. block: of a video each time
+    that it is scored against a block of texts, however many.
     """
 
     name: str
@@ -33,11 +34,14 @@ class Entry:
     frame_gflops: float
     text_gflops: float
     pair_gflops: float
+    block_gflops: float
 
     def lines(self) -> list[str]:
         cost = (
             f"{self.frame_gflops:.2f} a frame, {self.text_gflops:.2f} a text, {self.pair_gflops:.2g} a pair"
         )
+        if self.block_gflops:
+            cost += f" (and {self.block_gflops:.2g} a video for each block of texts)"
         told = (
             f"{self.parameters / MILLION:.1f} million parameters; GFLOPs: {cost}",
             f"view {self.view}; signals {', '.join(self.signals)}",
@@ -77,19 +81,20 @@ def entry_of(name: str) -> Entry:
     video_flops, videos = counted(lambda: teacher.encode_videos(frames, valid))
     text_flops, texts = counted(lambda: teacher.encode_texts(["a red circle moves over the grass"]))
     if any(spec.name == LOGITS for spec in teacher.signals):
-        pair_flops, pooling_flops = scoring_flops(teacher, {**videos, "frame_valid": valid}, texts)
+        pair_flops, block_flops = scoring_flops(teacher, {**videos, "frame_valid": valid}, texts)
     else:
         # A factored teacher leaves the reader one product of embeddings.
-        pair_flops, pooling_flops = 2 * texts["text_embedding"].shape[-1], 0
+        pair_flops, block_flops = 2 * texts["text_embedding"].shape[-1], 0
     return Entry(
         name,
         module.CARD,
         view.name,
         tuple(spec.name for spec in teacher.signals),
         teacher.parameters(),
-        (video_flops + pooling_flops) / view.frames / GIGA,
+        video_flops / view.frames / GIGA,
         text_flops / GIGA,
         pair_flops / GIGA,
+        block_flops / GIGA,
     )
 
 
