@@ -25,7 +25,8 @@ from store.signals import SignalSpec, plan_of
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
 PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
-BLOCK_AXES = ("S", "B_video", "B_text")
+DIMENSIONS = {"SBB": ("S", "B_video", "B_text"), "TWD": ("T", "W", "D_word")}
+"""Names of axes where the letters alone would clash within an array or a group."""
 
 
 def view_path(view: str) -> str:
@@ -53,16 +54,22 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray]:
-    """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels."""
+    """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels.
+
+    colour, where the view has an augmentation: see store.inputs.augment.NEUTRAL_COLOUR.
+    """
     rendition, frame = (videos, view.renditions), (videos, view.renditions, view.frames)
     thumbnail = (*frame, THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
-    return {
+    arrays = {
         "frame_time_s": RowsArray(frame, "float64", ("V", "R", "M"), shard_rows),
         "frame_valid": RowsArray(frame, "bool", ("V", "R", "M"), shard_rows),
         "crop_box": RowsArray((*rendition, 4), "float32", ("V", "R", "box"), shard_rows),
         "flip": RowsArray(rendition, "bool", ("V", "R"), shard_rows),
         "frame_thumbnail": RowsArray(thumbnail, "uint8", ("V", "R", "M", "Y", "X", "channel"), shard_rows),
     }
+    if view.augmentation is not None:
+        arrays["colour"] = RowsArray((*rendition, 4), "float32", ("V", "R", "colour"), shard_rows)
+    return arrays
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def signal_arrays(spec: SignalSpec, counts: TableCounts, shard_rows: int) -> dic
     """The arrays of one signal: one, named "", or where numbers are fitted to it, its parts by name."""
     sizes = {"T": counts.texts, **spec.sizes}
     shape = (counts.rows_of(spec), *(sizes[axis] for axis in spec.kind.axes[1:]))
-    axes = BLOCK_AXES if spec.kind.axes == "SBB" else tuple(spec.kind.axes)
+    axes = DIMENSIONS.get(spec.kind.axes, tuple(spec.kind.axes))
     values = RowsArray(shape, spec.encoding, axes, shard_rows)
     if not spec.is_calibrated:
         return {"": values}

@@ -98,12 +98,18 @@ class Ledger:
         return self._commits[task]
 
     def append(self, commit: Commit) -> None:
-        """Make `commit` count: returns when its line is on the disk."""
+        """Make `commit` count: returns when its line is on the disk; half a line is cut away."""
         created = not self._path.exists()
-        with open(self._path, "ab") as file:
-            file.write(canonical_json(commit.to_dict()))
-            file.flush()
-            os.fsync(file.fileno())
+        with open(self._path, "ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                line = memoryview(canonical_json(commit.to_dict()))
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), whole)
+                raise
         if created:
             sync_folder(self._path.parent)
         self._commits[commit.task] = commit

@@ -17,6 +17,7 @@ from store.durable import read_json, write_file
 from store.errors import DamagedCacheError, LockedCacheError
 
 LOCK = "writer.lock"
+BEAT_S = 1.0
 
 
 class WriterLock:
@@ -26,7 +27,7 @@ class WriterLock:
     writer's. Raises LockedCacheError if a living writer holds it.
     """
 
-    def __init__(self, folder: Path, beat_s: float = 1.0) -> None:
+    def __init__(self, folder: Path, beat_s: float = BEAT_S) -> None:
         self._path = folder / LOCK
         self._token = secrets.token_hex(16)
         self._beat_s = beat_s
@@ -72,9 +73,14 @@ class WriterLock:
         beats = 0
         while not self._stop.wait(self._beat_s):
             beats += 1
-            if not self._is_mine():
-                return
-            write_file(self._path, self._content(beats))
+            try:
+                if not self._is_mine():
+                    return
+                write_file(self._path, self._content(beats))
+            except OSError:
+                # A disk that is full or away for a moment costs a beat, not the lock; `check` tells if it
+                # was too long.
+                continue
 
     def _is_mine(self) -> bool:
         found = self._read()

@@ -48,8 +48,9 @@ def write_strings(root: Path, path: str, values: Sequence[str], axis: str) -> li
     offset = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(value) for value in encoded], out=offset[1:])
     utf8 = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    name = path.rpartition("/")[2]
     return [
-        *write_column(root, f"{path}_utf8", utf8, ("byte",)),
+        *write_column(root, f"{path}_utf8", utf8, (f"{name}_byte",)),
         *write_column(root, f"{path}_offset", offset, (f"{axis}_plus_1",)),
     ]
 

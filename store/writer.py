@@ -32,7 +32,7 @@ from store.layout import (
     view_path,
 )
 from store.ledger import Commit, Ledger
-from store.lock import WriterLock
+from store.lock import BEAT_S, WriterLock
 from store.manifest import MANIFEST, Manifest
 from store.plans import PlannedBatches
 from store.publication import (
@@ -53,11 +53,12 @@ TABLES_TASK = "tables"
 class CacheWriter:
     """The one process that may change the cache at `root`; a context manager that holds its lock.
 
-    Creates the cache with the tables of `samples`, or opens it: then its dataset must be the same.
+    Creates the cache with the tables of `samples`, or opens it: then its dataset must be the same. beat_s:
+    seconds between the lock's heartbeats; who died is taken over after five.
     Raises LockedCacheError, IdentityError (naming the field), DamagedCacheError.
     """
 
-    def __init__(self, root: Path, samples: Samples) -> None:
+    def __init__(self, root: Path, samples: Samples, beat_s: float = BEAT_S) -> None:
         for split in samples.splits:
             check_path_name("split", split)
         if root.exists() and not root.is_dir():
@@ -67,7 +68,7 @@ class CacheWriter:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.samples = samples
-        self._lock = WriterLock(root)
+        self._lock = WriterLock(root, beat_s)
         try:
             self._open()
         except BaseException:

@@ -44,6 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
     dump.add_argument(
         "--time-limit", type=float, default=60.0, help="seconds that decoding one video may take"
     )
+    dump.add_argument(
+        "--memory-limit-mb",
+        type=at_least_one,
+        default=2048,
+        help="megabytes that decoding one video may take",
+    )
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     add_debug(dump)
@@ -127,6 +133,7 @@ def run_dump(arguments: argparse.Namespace) -> int:
         arguments.shard_rows,
         arguments.decoders,
         arguments.time_limit,
+        arguments.memory_limit_mb,
         storage_options(arguments),
     )
     cache = dump(cache_path, samples, teacher, settings, prepared)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from store.durable import canonical_json, read_json, write_file
 from store.errors import InputError
-from store.inputs.decode_pool import DecodePool
+from store.inputs.decode_pool import DecodePool, Limits
 from store.inputs.samples import Samples
 from store.layout import TeacherPlan
 from store.ledger import Commit
@@ -36,7 +36,7 @@ class DumpSettings:
     """How to run a dump. The first four are fixed in the plan and repeated by every resume.
 
     batch_videos, batch_texts: rows of one forward. threads: of torch. shard_rows: None = 256 MB shards.
-    decoders: processes that decode ahead. time_limit_s: of one video's decoding, in seconds. storage: which
+    decoders: processes that decode ahead. time_limit_s, memory_limit_mb: of decoding one video. storage: which
     part of the signals is stored, and how.
     """
 
@@ -46,6 +46,7 @@ class DumpSettings:
     shard_rows: int | None = None
     decoders: int = 2
     time_limit_s: float = 60.0
+    memory_limit_mb: int = 2048
     storage: StorageOptions = field(default_factory=StorageOptions)
 
     def __post_init__(self) -> None:
@@ -70,7 +71,8 @@ def dump(
             torch.set_num_threads(plan.execution["threads"])
             counts = {"V": len(samples.videos), "T": len(samples.texts)}
             tasks = list(shard_tasks(plan, counts))
-            with DecodePool(plan.view, workers=settings.decoders, time_limit_s=settings.time_limit_s) as pool:
+            limits = Limits(settings.time_limit_s, settings.memory_limit_mb)
+            with DecodePool(plan.view, settings.decoders, limits) as pool:
                 dumper = ShardDumper(
                     root, plan, samples, teacher, pool, writer.view_is_complete(plan.view.name)
                 )

@@ -6,7 +6,7 @@ again gives the same bytes (same device type and thread count).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -88,9 +88,13 @@ class ShardDumper:
                 files[spec.name] = open_shards(stack, self.root, path, arrays, task.number)
         return SignalFiles(files, self.codecs)
 
+    def _decoded(self, rows: Iterable[int]) -> Iterator[DecodedVideo | DecodeFailure]:
+        videos = [self.samples.videos[row] for row in rows]
+        return self.pool.decode([video.path for video in videos], [video.id for video in videos])
+
     def _calibrate(self, task: ShardTask, progress: Progress) -> Commit:
         def encode_videos(rows: np.ndarray) -> dict[str, np.ndarray]:
-            decoded = list(self.pool.decode([self.samples.videos[row].path for row in rows]))
+            decoded = list(self._decoded(rows))
             progress(len(rows))
             videos = [video for video in decoded if isinstance(video, DecodedVideo)]
             return self._encode_videos(videos) if videos else {}
@@ -100,7 +104,7 @@ class ShardDumper:
 
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
         rows = range(task.start, task.stop)
-        decoded = self.pool.decode([self.samples.videos[row].path for row in rows])
+        decoded = self._decoded(rows)
         facts: list[VideoFacts] = []
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)

@@ -63,8 +63,9 @@ class ViewFiles:
 
     def take(self, row: int, video: DecodedVideo) -> None:
         """Write which frames `video` gave."""
-        for name, values in view_values(video).items():
-            self._files[name].append(row, values)
+        values = view_values(video)
+        for name, file in self._files.items():
+            file.append(row, values[name])
 
     def miss(self, row: int, reason: str) -> None:
         """A failed video has no rows; the ledger's facts tell why."""
@@ -119,6 +120,7 @@ def view_values(video: DecodedVideo) -> dict[str, np.ndarray]:
         "frame_valid": video.frame_valid,
         "crop_box": video.crop_box,
         "flip": video.flip,
+        "colour": video.colour,
         "frame_thumbnail": video.thumbnail,
     }
 

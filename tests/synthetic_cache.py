@@ -24,7 +24,7 @@ from store.layout import (
 )
 from store.ledger import Commit, VideoFacts
 from store.shards import RowsArray, ShardFile
-from store.signals import SignalSpec
+from store.signals import Reduction, SignalSpec
 from store.tables import write_column
 from store.writer import CacheWriter
 
@@ -63,7 +63,7 @@ def synthetic_plan(
     signals: tuple[SignalSpec, ...] = SIGNALS,
 ) -> TeacherPlan:
     phases = {spec.name: spec.row_axis for spec in signals}
-    execution = {"phase_of": phases, "shard_rows": {"V": shard_rows, "T": shard_rows, "videos": shard_rows}}
+    execution = {"phase_of": phases, "shard_rows": dict.fromkeys(("V", "T", "S", "videos"), shard_rows)}
     identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}
     return TeacherPlan(teacher, identity, View("uniform_4x8", FRAMES, 8), signals, execution, {"numpy": "2"})
 
@@ -76,7 +76,7 @@ def synthetic_values(
     generator = np.random.default_rng(seed)
     values = {}
     for spec in signals:
-        whole = replace(spec, encoding=spec.kind.encodings[0])
+        whole = replace(spec, encoding=spec.kind.encodings[0], reduction=Reduction())
         values[spec.name] = generator.normal(size=signal_arrays(whole, counts, 1)[""].shape).astype(
             np.float32
         )
@@ -86,54 +86,101 @@ def synthetic_values(
     return values
 
 
-def shard_commits(
-    root: Path, samples: Samples, plan: TeacherPlan, values: dict[str, np.ndarray], failed: frozenset[int]
-) -> Iterator[Commit]:
-    """Write what is fitted to the signals and every shard of the plan, one commit each."""
+Task = tuple[str, str, int]
+"""What is written, of which signal or view array, and the shard's number."""
+
+
+def shard_tasks(samples: Samples, plan: TeacherPlan) -> list[Task]:
+    """Everything to be written, in an order in which it can be."""
+    counts = TableCounts(len(samples.videos), len(samples.texts))
+    shard_rows = plan.execution["shard_rows"]["V"]
+    tasks = [("fitted", spec.name, 0) for spec in plan.signals if spec.is_calibrated]
+    for spec in plan.signals:
+        arrays = signal_arrays(spec, counts, shard_rows)
+        tasks += [("signal", spec.name, number) for number in range(next(iter(arrays.values())).shard_count)]
+    for name, array in view_arrays(plan.view, counts.videos, shard_rows).items():
+        tasks += [("view", name, number) for number in range(array.shard_count)]
+    return [*tasks, ("facts", "", 0)]
+
+
+def run_task(
+    root: Path,
+    samples: Samples,
+    plan: TeacherPlan,
+    task: Task,
+    failed: frozenset[int] = frozenset(),
+    values: dict[str, np.ndarray] | None = None,
+) -> Commit:
+    """Write one task's objects; equal arguments give equal bytes, in any process."""
+    what, name, number = task
     counts = TableCounts(len(samples.videos), len(samples.texts))
     shard_rows = plan.execution["shard_rows"]["V"]
     usable = np.array([row not in failed for row in range(counts.videos)])
-    text_video = np.array([text.video for text in samples.texts])
-
-    def write(path: str, array: RowsArray, number: int, stored: np.ndarray, rows: np.ndarray) -> ObjectRecord:
-        with ShardFile(root, path, array, number) as shard:
-            for row in range(number * shard_rows, min((number + 1) * shard_rows, array.shape[0])):
-                if rows[row]:
-                    shard.append(row, stored[row])
-            return shard.finish()
-
-    for spec in plan.signals:
-        path = f"{teacher_path(plan.name)}/{spec.name}"
-        fitted = {}
-        if spec.is_calibrated:
-            moments = Moments(values[spec.name].shape[-1], covariance=spec.reduction.width is not None)
-            moments.add(values[spec.name])
-            fitted = fit(spec, moments)
-            records = [
-                record
-                for name, column in fitted.items()
-                for record in write_column(root, f"{path}/{name}", column, ("D_full", "D")[-column.ndim :])
-            ]
-            yield Commit(f"{plan.name}/fitted {spec.name}/0", tuple(records))
-        arrays = signal_arrays(spec, counts, shard_rows)
-        parts, error = SignalCodec(spec, fitted).encode(values[spec.name], np.arange(counts.rows_of(spec)))
-        there = expected_rows(spec, usable, text_video, counts)
-        for number in range(next(iter(arrays.values())).shard_count):
-            records = [
-                write(part_path(path, part), array, number, parts[part], there)
-                for part, array in arrays.items()
-            ]
-            yield Commit(f"{plan.name}/{spec.name}/{number}", tuple(records), {spec.name: error})
-    for name, array in view_arrays(plan.view, counts.videos, shard_rows).items():
+    done = f"{plan.name}/{what} {name}/{number}"
+    if what == "facts":
+        reasons = ["broken file" if row in failed else "" for row in range(counts.videos)]
+        facts = (VideoFacts(row, reason, 4.0, "random_access") for row, reason in enumerate(reasons))
+        return Commit(done, (), {}, tuple(facts))
+    if what == "view":
+        array = view_arrays(plan.view, counts.videos, shard_rows)[name]
         filled = np.ones(array.shape, array.dtype)
         if name == "frame_time_s":
             filled[:] = np.arange(plan.view.frames)
-        for number in range(array.shard_count):
-            record = write(f"{view_path(plan.view.name)}/{name}", array, number, filled, usable)
-            yield Commit(f"{plan.name}/view/{name}/{number}", (record,))
-    reasons = ["broken file" if row in failed else "" for row in range(counts.videos)]
-    facts = [VideoFacts(row, reason, 4.0, "random_access") for row, reason in enumerate(reasons)]
-    yield Commit(f"{plan.name}/facts", (), {}, tuple(facts))
+        path = f"{view_path(plan.view.name)}/{name}"
+        stored = filled[number * shard_rows :]
+        return Commit(done, (write_shard(root, path, array, number, stored, usable),))
+    spec = next(spec for spec in plan.signals if spec.name == name)
+    path = f"{teacher_path(plan.name)}/{name}"
+    whole = (values or synthetic_values(samples, plan.signals))[name]
+    fitted = fitted_numbers(spec, whole)
+    if what == "fitted":
+        written = [
+            record
+            for column_name, column in fitted.items()
+            for record in write_column(root, f"{path}/{column_name}", column, ("D_full", "D")[-column.ndim :])
+        ]
+        return Commit(done, tuple(written))
+    own_video = np.array([text.video for text in samples.texts])
+    there = expected_rows(spec, usable, own_video, counts)
+    rows = np.arange(number * shard_rows, min((number + 1) * shard_rows, len(whole)))
+    parts, error = SignalCodec(spec, fitted).encode(whole[rows], rows)
+    records = [
+        write_shard(root, part_path(path, part), array, number, parts[part], there)
+        for part, array in signal_arrays(spec, counts, shard_rows).items()
+    ]
+    return Commit(done, tuple(records), {name: error})
+
+
+def fitted_numbers(spec: SignalSpec, values: np.ndarray) -> dict[str, np.ndarray]:
+    if not spec.is_calibrated:
+        return {}
+    moments = Moments(values.shape[-1], covariance=spec.reduction.width is not None)
+    moments.add(values)
+    return fit(spec, moments)
+
+
+def write_shard(
+    root: Path, path: str, array: RowsArray, number: int, stored: np.ndarray, there: np.ndarray
+) -> ObjectRecord:
+    assert array.shard_rows is not None
+    first = number * array.shard_rows
+    with ShardFile(root, path, array, number) as shard:
+        for row in range(first, min(first + array.shard_rows, array.shape[0])):
+            if there[row]:
+                shard.append(row, stored[row - first])
+        return shard.finish()
+
+
+def shard_commits(
+    root: Path,
+    samples: Samples,
+    plan: TeacherPlan,
+    failed: frozenset[int] = frozenset(),
+    values: dict[str, np.ndarray] | None = None,
+) -> Iterator[Commit]:
+    """Run every task of the plan, one after another; values: those of `synthetic_values` if not given."""
+    for task in shard_tasks(samples, plan):
+        yield run_task(root, samples, plan, task, failed, values)
 
 
 def write_synthetic_cache(
@@ -149,7 +196,7 @@ def write_synthetic_cache(
     with CacheWriter(root, samples) as writer:
         writer.plan(made)
         tasks = []
-        for commit in shard_commits(root, samples, made, synthetic_values(samples, made.signals), failed):
+        for commit in shard_commits(root, samples, made, failed):
             tasks.append(commit.task)
             if commit.task not in writer.ledger:
                 writer.commit(commit)

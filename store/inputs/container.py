@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         # An absolute path can't be taken for a URL; names of tracks may be in any character set.
         container = av.open(str(path.absolute()), metadata_errors="replace")
     except av.FFmpegError as error:
+        refuse_to_starve(error)
         raise UndecodableVideoError(f"not a readable video ({spoken(error)})") from error
     with container:
         yield container, best_stream(container)
@@ -72,10 +74,18 @@ def best_stream(container: InputContainer) -> VideoStream:
         raise UndecodableVideoError("no decoder for the codec of its video stream")
     refuse_huge(codec.width, codec.height)
     codec.thread_count = 1
+    # A packet may claim what the header does not; FFmpeg then refuses it before it takes the memory.
+    codec.options = {"max_pixels": str(MAX_PIXELS)}
     if codec.name == "h264":
         # FFmpeg paints over missing macroblocks if, and only if, it runs without slice threads.
-        codec.options = {"enable_er": "0"}
+        codec.options |= {"enable_er": "0"}
     return stream
+
+
+def refuse_to_starve(error: Exception) -> None:
+    """Raise MemoryError where FFmpeg got no memory: that says nothing of the packet that it was for."""
+    if getattr(error, "errno", None) == errno.ENOMEM:
+        raise MemoryError from error
 
 
 def refuse_huge(width: int, height: int) -> None:
@@ -98,6 +108,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pac
     except av.error.InvalidDataError:
         return
     except av.FFmpegError as error:
+        refuse_to_starve(error)
         raise UndecodableVideoError(f"reading stopped ({spoken(error)})") from error
 
 

@@ -1,36 +1,63 @@
 """Decoding in worker processes, ahead of the reader and in order; a broken video costs itself, never the run.
 
 Each worker is one spawned process on a pipe of its own, driven by one thread here: a worker that hangs or
-dies leaves no lock behind and is replaced. Workers never import torch, and end when their parent does.
+dies leaves no lock behind and is replaced. Workers never import torch, and end when their parent does. Pixels
+come through memory that both sides map: pickled through the pipe they cost as much as decoding them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import itertools
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
+from typing import Any
+
+import numpy as np
 
 from store.errors import CacheError, InputError, UndecodableVideoError
 from store.inputs.frames import DecodedVideo, decode_view
 from store.inputs.view import View
 
-Decoder = Callable[[Path, View], DecodedVideo]
+Decoder = Callable[[Path, View, str], DecodedVideo]
 
 READY = "ready"
 START_LIMIT_S = 120.0
 AHEAD_PER_WORKER = 3
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one video may cost its worker.
+
+    time_s: seconds. memory_mb: megabytes of address space beyond what the worker maps when it is ready. An
+    allocation beyond them is refused to FFmpeg and Pillow before a page of it is touched, which they report
+    as an ordinary error; watching the resident size would come after the machine had begun to swap.
+    """
+
+    time_s: float = 60.0
+    memory_mb: int = 2048
+
+    def __post_init__(self) -> None:
+        if not self.time_s > 0 or self.memory_mb < 1:
+            raise InputError(
+                f"a decode pool needs some time and memory, got {self.time_s:g} s and {self.memory_mb} MB"
+            )
 
 
 @dataclass(frozen=True)
@@ -44,7 +71,7 @@ Outcome = DecodedVideo | DecodeFailure
 
 
 class DecodePool:
-    """A context manager of `workers` processes that decode `view`; each video may take `time_limit_s`.
+    """A context manager of `workers` processes that decode `view`, each video within `limits`.
 
     decoder: what a worker calls, importable by its name.
     """
@@ -53,14 +80,12 @@ class DecodePool:
         self,
         view: View,
         workers: int = 2,
-        time_limit_s: float = 60.0,
+        limits: Limits = Limits(),
         decoder: Decoder = decode_view,
     ) -> None:
-        if workers < 1 or not time_limit_s > 0:
-            raise InputError(
-                f"a decode pool needs a worker and some time, got {workers} and {time_limit_s:g} s"
-            )
-        self._workers = [Worker(view, time_limit_s, decoder) for _ in range(workers)]
+        if workers < 1:
+            raise InputError(f"a decode pool needs a worker, got {workers}")
+        self._workers = [Worker(view, limits, decoder) for _ in range(workers)]
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
@@ -82,17 +107,18 @@ class DecodePool:
         for worker in self._workers:
             worker.bury()
 
-    def decode(self, paths: Iterable[Path]) -> Iterator[Outcome]:
+    def decode(self, paths: Iterable[Path], video_ids: Iterable[str] = ()) -> Iterator[Outcome]:
         """What became of each path, in order; at most 3 videos a worker are held decoded.
 
-        A video that can't be decoded, takes too long or takes its decoder with it is a DecodeFailure.
+        video_ids: of the same videos, for views that draw at random. A video that can't be decoded, takes
+        too much or takes its decoder with it is a DecodeFailure.
         Raises CacheError for what is wrong with every video: the view, or a worker that can't start.
         """
         pending: deque[Future[Outcome]] = deque()
         ahead = AHEAD_PER_WORKER * len(self._workers)
         try:
-            for path in paths:
-                pending.append(self._threads.submit(self._decode_one, path))
+            for path, video_id in zip(paths, itertools.chain(video_ids, itertools.repeat("")), strict=False):
+                pending.append(self._threads.submit(self._decode_one, path, video_id))
                 if len(pending) >= ahead:
                     yield pending.popleft().result()
             while pending:
@@ -101,10 +127,10 @@ class DecodePool:
             for future in pending:
                 future.cancel()
 
-    def _decode_one(self, path: Path) -> Outcome:
+    def _decode_one(self, path: Path, video_id: str) -> Outcome:
         worker = self._idle.get()
         try:
-            return worker.decode(path)
+            return worker.decode(path, video_id)
         finally:
             self._idle.put(worker)
 
@@ -115,26 +141,30 @@ class Worker:
     `decode` and `bury` belong to one thread at a time; `kill` may come from any.
     """
 
-    def __init__(self, view: View, time_limit_s: float, decoder: Decoder) -> None:
-        self._arguments = (view, decoder)
-        self._time_limit_s = time_limit_s
+    def __init__(self, view: View, limits: Limits, decoder: Decoder) -> None:
+        self._view = view
+        self._limits = limits
+        self._decoder = decoder
+        self._pixels: Any = multiprocessing.get_context("spawn").RawArray(ctypes.c_uint8, view.pixel_bytes)
         self._lock = threading.Lock()
         self._killed = False
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
-    def decode(self, path: Path) -> Outcome:
+    def decode(self, path: Path, video_id: str) -> Outcome:
         connection = self._connection or self._start()
         try:
-            connection.send(path)
-            if not connection.poll(self._time_limit_s):
+            connection.send((path, video_id))
+            if not connection.poll(self._limits.time_s):
                 self.bury()
-                return DecodeFailure(f"took longer than {self._time_limit_s:g} s")
+                return DecodeFailure(f"took longer than {self._limits.time_s:g} s")
             answer = connection.recv()
         except (EOFError, OSError):
             return DecodeFailure(f"decoder died ({self.bury(grace_s=1)})")
         if isinstance(answer, CacheError):
             raise answer
+        if isinstance(answer, DecodedVideo):
+            return replace(answer, frames=pixels_of(self._pixels, self._view).copy())
         return answer
 
     def kill(self) -> None:
@@ -165,7 +195,8 @@ class Worker:
         with self._lock:
             if self._killed:
                 raise CacheError("the decode pool is closed; decode within its `with` block")
-            self._process = context.Process(target=serve, args=(theirs, *self._arguments), daemon=True)
+            duty = (self._view, self._decoder, self._limits.memory_mb)
+            self._process = context.Process(target=serve, args=(theirs, self._pixels, *duty), daemon=True)
             self._process.start()
             self._connection = ours
         theirs.close()
@@ -180,21 +211,44 @@ class Worker:
             return False
 
 
-def serve(connection: Connection, view: View, decoder: Decoder) -> None:
-    """A worker's life: decode the paths that come through the pipe until it closes."""
+def pixels_of(shared: Any, view: View) -> np.ndarray:
+    """The frames [R, M, Y, X, 3] that lie in the shared memory of a worker; a view of it."""
+    return np.frombuffer(shared, dtype=np.uint8).reshape(view.pixel_shape)
+
+
+def serve(connection: Connection, shared: Any, view: View, decoder: Decoder, memory_mb: int) -> None:
+    """A worker's life: decode the videos that come through the pipe until it closes."""
     # Ctrl-C reaches the whole group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # The first video's time limit is not for imports.
-    for module in ("av", "decord", "PIL.Image"):
+    # The first video's limits are not for imports.
+    for module in ("av", "av.logging", "decord", "PIL.Image", "PIL.ImageEnhance"):
         importlib.import_module(module)
+    pixels = pixels_of(shared, view)
+    limit_memory(memory_mb)
     connection.send(READY)
     while True:
         try:
-            path = connection.recv()
+            path, video_id = connection.recv()
         except EOFError:
             return
-        connection.send(outcome_of(path, view, decoder))
+        outcome = outcome_of(path, video_id, view, decoder)
+        if isinstance(outcome, DecodedVideo):
+            pixels[:] = outcome.frames
+            outcome = replace(outcome, frames=pixels[:0])
+        connection.send(outcome)
+
+
+def limit_memory(memory_mb: int) -> None:
+    """Let this process map at most `memory_mb` more than now; raises CacheError where that can't be set."""
+    try:
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit, most = mapped + memory_mb * MEGABYTE, resource.getrlimit(resource.RLIMIT_AS)[1]
+        if most != resource.RLIM_INFINITY:
+            limit = min(limit, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    except (OSError, ValueError) as error:
+        raise CacheError(f"this system can't limit a worker's memory ({error})") from error
 
 
 def end_with_parent() -> None:
@@ -205,16 +259,16 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
-def outcome_of(path: Path, view: View, decoder: Decoder) -> Outcome | CacheError:
+def outcome_of(path: Path, video_id: str, view: View, decoder: Decoder) -> Outcome | CacheError:
     """The decoded video, why this one failed, or the error that all of them would meet."""
     try:
-        return decoder(path, view)
+        return decoder(path, view, video_id)
     except UndecodableVideoError as error:
         return DecodeFailure(str(error))
     except CacheError as error:
         return error
     except MemoryError:
-        return DecodeFailure("not enough memory to decode it")
+        return DecodeFailure("needs more memory than a decoder may take")
     except Exception as error:
         # Unforeseen, so its trace is shown; its text may hold a path, so only its kind is kept.
         traceback.print_exc()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
-from store.inputs.container import clockwise_turn, frame_times, open_video, read_packets, refuse_huge
+from store.inputs.container import frame_times, refuse_to_starve
+from store.inputs.pictures import Developer
+from store.inputs.random_access import Take, Taken
 
 if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
-
-Taken = TypeVar("Taken")
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
 
 @dataclass
@@ -33,42 +32,32 @@ class OrderedDecode(Generic[Taken]):
 
 
 def decode_in_order(
-    path: Path,
+    stream: VideoStream,
+    packets: Iterable[Packet[VideoStream]],
     packet_time_s: np.ndarray,
     wanted: Collection[int],
-    take: Callable[[np.ndarray], Taken],
+    take: Take[Taken],
 ) -> OrderedDecode[Taken]:
-    """Decode the best video stream to its end and `take` the wanted frames: uint8 RGB [Y, X, 3], rotated.
+    """Decode all `packets` of a stream and `take` the wanted frames: index, upright RGB, pixel aspect.
 
     Damaged packets are skipped; the frames that remain are numbered on. Raises UndecodableVideoError for a
     frame of absurd size.
     """
     import av
-    from av.video.reformatter import VideoReformatter
 
     done: OrderedDecode[Taken] = OrderedDecode()
-    reformatter = VideoReformatter()
+    develop, decoder = Developer(stream), stream.codec_context
     frame_pts: list[int | None] = []
-    with open_video(path) as (container, stream):
-        for packet in chain(read_packets(container, stream), [None]):
-            try:
-                frames = stream.codec_context.decode(packet)
-            except av.FFmpegError:
-                done.skipped_packets += 1
-                continue
-            for frame in frames:
-                if len(frame_pts) in wanted:
-                    done.taken[len(frame_pts)] = take(upright_rgb(frame, reformatter))
-                frame_pts.append(frame.pts)
-        done.frame_time_s = frame_times(frame_pts, packet_time_s, stream)
+    for packet in chain(packets, [None]):
+        try:
+            frames = decoder.decode(packet)
+        except av.FFmpegError as error:
+            refuse_to_starve(error)
+            done.skipped_packets += 1
+            continue
+        for frame in frames:
+            if len(frame_pts) in wanted:
+                done.taken[len(frame_pts)] = take(len(frame_pts), *develop(frame))
+            frame_pts.append(frame.pts)
+    done.frame_time_s = frame_times(frame_pts, packet_time_s, stream)
     return done
-
-
-def upright_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """uint8 RGB [Y, X, 3], turned as the display matrix asks.
-
-    One reformatter serves all frames: PyAV's `frame.to_ndarray` sets up the conversion anew for each.
-    """
-    refuse_huge(frame.width, frame.height)
-    pixels = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    return np.ascontiguousarray(np.rot90(pixels, -(clockwise_turn(frame.rotation) // 90)))

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from store.durable import ObjectRecord
 from store.errors import IdentityError, InputError, UnknownNameError
-from store.layout import TeacherPlan
 from store.ledger import Commit
 from store.pair_scores import PairScores, PlannedScores, TopkScores, places_in
 from store.plans import PlannedBatches
@@ -18,7 +17,7 @@ from store.reader import open_cache
 from store.shards import ShardFile
 from store.signals import SignalSpec
 from store.writer import CacheWriter
-from tests.synthetic_cache import SIGNALS, shard_commits, synthetic_plan, synthetic_samples, synthetic_values
+from tests.synthetic_cache import SIGNALS, shard_commits, synthetic_plan, synthetic_samples
 
 VIDEOS, CAPTIONS = 12, 2
 TEXTS = VIDEOS * CAPTIONS
@@ -144,18 +143,12 @@ def test_a_plan_draws_each_text_at_most_once_an_epoch(batch, epochs, seed):
 def write_planned_cache(root, batches, logits):
     samples = synthetic_samples(VIDEOS, CAPTIONS)
     scored = SignalSpec("planned_scores/p", {"B": batches.batch_size}, attributes={"logit_scale": 20.0})
-    made = synthetic_plan(samples, signals=(*SIGNALS[:1], SIGNALS[2], scored))
-    execution = {
-        "phase_of": {**made.execution["phase_of"], scored.name: "S"},
-        "shard_rows": {**made.execution["shard_rows"], "S": 4},
-    }
-    plan = TeacherPlan(made.name, made.identity, made.view, made.signals, execution, made.provenance)
-    features = synthetic_plan(samples, signals=made.signals[:2])
+    plan = synthetic_plan(samples, signals=(*SIGNALS[:1], SIGNALS[2], scored), shard_rows=4)
+    features = synthetic_plan(samples, signals=plan.signals[:2], shard_rows=4)
     with CacheWriter(root, samples) as writer:
         writer.plan(plan)
         writer.add_batch_plan("p", batches)
-        values = synthetic_values(samples, features.signals)
-        for commit in shard_commits(root, samples, features, values, frozenset()):
+        for commit in shard_commits(root, samples, features):
             writer.commit(commit)
         array = planned_signal_arrays(plan, scored, writer.counts)[""]
         blocks = Blocks(batches, logits).blocks

@@ -122,7 +122,7 @@ def test_a_resumed_dump_equals_an_undisturbed_one_and_rewrites_no_finished_shard
         root = tmp_path / f"cut_{stop_after}.zarr"
         with CacheWriter(root, samples) as writer:
             writer.plan(plan)
-            commits = shard_commits(root, samples, plan, synthetic_values(samples), frozenset())
+            commits = shard_commits(root, samples, plan)
             for _, commit in zip(range(stop_after), commits, strict=False):
                 writer.commit(commit)
         with pytest.raises(IncompleteCacheError, match="run the same dump command again"):
@@ -157,16 +157,12 @@ def test_looking_at_a_dump_under_way_changes_nothing(tmp_path):
 def test_a_teacher_that_lacks_a_row_is_not_complete(tmp_path):
     samples = synthetic_samples()
     plan = synthetic_plan(samples)
-    commits = list(
-        shard_commits(tmp_path / "c.zarr", samples, plan, synthetic_values(samples), frozenset({3}))
-    )
+    commits = list(shard_commits(tmp_path / "c.zarr", samples, plan, frozenset({3})))
     facts = commits[-1]
     healed = replace(facts, videos=tuple(replace(video, failure="") for video in facts.videos))
     with CacheWriter(tmp_path / "d.zarr", samples) as writer:
         writer.plan(plan)
-        for commit in shard_commits(
-            tmp_path / "d.zarr", samples, plan, synthetic_values(samples), frozenset({3})
-        ):
+        for commit in shard_commits(tmp_path / "d.zarr", samples, plan, frozenset({3})):
             writer.commit(healed if commit.task == facts.task else commit)
         with pytest.raises(IncompleteCacheError, match=r"'frame_embedding': row 3 is missing"):
             writer.complete(plan, [commit.task for commit in commits])

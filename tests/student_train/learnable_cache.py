@@ -90,7 +90,7 @@ def write_learnable_cache(
             plan = learnable_plan(samples, teacher, signals)
             writer.plan(plan)
             tasks = []
-            for commit in shard_commits(root, samples, plan, values, failed):
+            for commit in shard_commits(root, samples, plan, failed, values):
                 tasks.append(commit.task)
                 writer.commit(commit)
             writer.complete(plan, tasks)

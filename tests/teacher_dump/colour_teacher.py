@@ -18,7 +18,9 @@ COLOURS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230), 
 
 
 class ColourTeacher(Teacher):
-    def __init__(self, name="colour", gain=1.0, frames=FRAMES, sampling="uniform"):
+    """layer: also emit vit_layers/0, whose patches are the pixels of the quarters of a frame."""
+
+    def __init__(self, name="colour", gain=1.0, frames=FRAMES, sampling="uniform", layer=False):
         self.name = name
         self.gain = gain
         self.view = View(f"{sampling}_{frames}x16", frames, 16, sampling)
@@ -28,13 +30,18 @@ class ColourTeacher(Teacher):
             SignalSpec("frame_relevance", {"R": 1, "M": frames}, attributes={"temperature": 0.5}),
             SignalSpec("video_text_logits", {}, attributes={"logit_scale": 10.0}),
         )
+        if layer:
+            self.signals += (SignalSpec("vit_layers/0", {"R": 1, "M": frames, "L": 5, "D": 192}),)
 
     def identity(self):
         return {"weights_sha256": "none", "gain": self.gain, "logit_scale": 10.0}
 
     def encode_videos(self, frames_BMYXC, frame_valid_BM):
         colour_BMC = frames_BMYXC.float().mean((2, 3)) / 255 * self.gain
-        return {"frame_embedding": torch.where(frame_valid_BM[..., None], colour_BMC, 0.0)}
+        return {
+            "frame_embedding": torch.where(frame_valid_BM[..., None], colour_BMC, 0.0),
+            "vit_layers/0": quarters(frames_BMYXC),
+        }
 
     def encode_texts(self, texts):
         return {"text_embedding": torch.tensor([COLOURS[text.split()[-1]] for text in texts]) / 255}
@@ -45,6 +52,14 @@ class ColourTeacher(Teacher):
 
     def relevance(self, videos, texts):
         return torch.einsum("bmd,bd->bm", videos["frame_embedding"], texts["text_embedding"])
+
+
+def quarters(frames_BMYXC):
+    """Tokens [B, M, 5, 192]: the mean quarter first, then the quarters, pixels from 0 to 1."""
+    pixels = frames_BMYXC.float() / 255
+    patches = pixels.unflatten(2, (2, 8)).unflatten(4, (2, 8)).permute(0, 1, 2, 4, 3, 5, 6)
+    patches = patches.flatten(4).flatten(2, 3)
+    return torch.cat([patches.mean(2, keepdim=True), patches], dim=2)
 
 
 def write_clip(path: Path, colours: list[str], frames_each: int = 4) -> Path:

@@ -143,7 +143,8 @@ def test_a_video_that_fails_only_for_the_second_teacher_stops_it_and_loses_nothi
 
 
 @pytest.mark.parametrize(
-    "setting", ["batch_videos", "batch_texts", "threads", "shard_rows", "decoders", "time_limit_s"]
+    "setting",
+    ["batch_videos", "batch_texts", "threads", "shard_rows", "decoders", "time_limit_s", "memory_limit_mb"],
 )
 @pytest.mark.parametrize("value", [0, -2, float("inf"), float("nan")])
 def test_settings_that_mean_nothing_are_refused_before_anything_is_planned(setting, value):

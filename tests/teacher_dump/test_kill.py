@@ -14,10 +14,12 @@ import pytest
 from store.reader import open_cache
 from teacher_dump.dump import DumpSettings, dump
 from tests.conftest import ROOT
+from tests.store.test_kill import finished_shards, wait_for_work
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 
-SETTINGS = DumpSettings(batch_videos=1, batch_texts=1, threads=1, shard_rows=1, decoders=1)
+CHOSEN = {"batch_videos": 1, "batch_texts": 1, "threads": 1, "shard_rows": 1, "decoders": 1}
+SETTINGS = DumpSettings(**CHOSEN)
 DUMP = """
 import json
 import sys
@@ -28,14 +30,6 @@ if __name__ == "__main__":
     root, clips, settings = sys.argv[1:]
     dump(Path(root), colour_samples(Path(clips)), ColourTeacher(), DumpSettings(**json.loads(settings)), {})
 """
-
-
-def finished_shards(root):
-    """Path -> time of last change, of every shard that stands in the ledger."""
-    ledger = root / "ledger.jsonl"
-    lines = ledger.read_bytes().split(b"\n")[:-1] if ledger.exists() else []
-    paths = [record["path"] for line in lines for record in json.loads(line)["objects"]]
-    return {path: (root / path).stat().st_mtime_ns for path in paths if "/c/" in path}
 
 
 @pytest.mark.slow
@@ -50,7 +44,7 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path):
     chance = random.Random(0)
     for _ in range(40):
         before = finished_shards(root)
-        command = [sys.executable, str(script), str(root), str(clips), json.dumps(vars(SETTINGS))]
+        command = [sys.executable, str(script), str(root), str(clips), json.dumps(CHOSEN)]
         process = subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""})
         wait_for_work(root, process, len(before))
         time.sleep(chance.random() * 0.1)
@@ -66,12 +60,3 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path):
     for files in (stored, expected):
         del files["reports/dump.json"]
     assert stored == expected
-
-
-def wait_for_work(root, process, already):
-    """Until one more task than `already` stands in the ledger, or the dump ends."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if len(finished_shards(root)) > already:
-            return
-        time.sleep(0.02)

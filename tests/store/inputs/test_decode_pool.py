@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from store.errors import CacheError, InputError, UndecodableVideoError
-from store.inputs.decode_pool import AHEAD_PER_WORKER, DecodeFailure, DecodePool
+from store.inputs.decode_pool import AHEAD_PER_WORKER, DecodeFailure, DecodePool, Limits
 from store.inputs.frames import DecodedVideo
-from store.inputs.view import View
+from store.inputs.view import RANDOM_SEGMENTS, View
 from tests.conftest import ROOT
 from tests.store.inputs.clips import number_of, write_clip
 
@@ -28,10 +28,11 @@ def small_video(number: int) -> DecodedVideo:
     pixels = np.full((1, 2, 32, 32, 3), number, dtype=np.uint8)
     times, valid = np.zeros((1, 2)), np.ones((1, 2), dtype=bool)
     box, flip = np.zeros((1, 4), dtype=np.float32), np.zeros(1, dtype=bool)
-    return DecodedVideo(pixels, times, valid, pixels[..., :16, :16, :], box, flip, "test", 1.0, 0)
+    thumbnail, colour = pixels[..., :16, :16, :], np.ones((1, 4), dtype=np.float32)
+    return DecodedVideo(pixels, times, valid, thumbnail, box, flip, colour, "test", 1.0, 0)
 
 
-def acting_decoder(path: Path, view: View) -> DecodedVideo:
+def acting_decoder(path: Path, view: View, video_id: str) -> DecodedVideo:
     """A decoder that does what the path says; `<number>` decodes to that number, `slow-<number>` later."""
     what, _, number = path.name.rpartition("-")
     if what == "hang":
@@ -45,7 +46,9 @@ def acting_decoder(path: Path, view: View) -> DecodedVideo:
     if what == "bug":
         raise KeyError(path)
     if what == "memory":
-        raise MemoryError
+        np.ones(int(number) << 20, dtype=np.uint8)
+    if what == "id":
+        return small_video(int(video_id))
     if what == "view":
         raise InputError("the view is wrong")
     if what == "slow":
@@ -55,8 +58,11 @@ def acting_decoder(path: Path, view: View) -> DecodedVideo:
     return small_video(int(number))
 
 
-def outcomes(names, workers=2, time_limit_s=20.0):
-    with DecodePool(VIEW, workers, time_limit_s, acting_decoder) as pool:
+GENEROUS = Limits(20.0)
+
+
+def outcomes(names, workers=2, limits=GENEROUS):
+    with DecodePool(VIEW, workers, limits, acting_decoder) as pool:
         return [told(outcome) for outcome in pool.decode(Path(name) for name in names)]
 
 
@@ -88,7 +94,7 @@ def test_real_clips_and_broken_ones_go_through(tmp_path):
 
 
 def test_a_video_that_hangs_is_listed_and_the_rest_goes_on():
-    assert outcomes(["1", "hang-0", "2", "3"], time_limit_s=1.5) == [1, "took longer than 1.5 s", 2, 3]
+    assert outcomes(["1", "hang-0", "2", "3"], limits=Limits(1.5)) == [1, "took longer than 1.5 s", 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -97,12 +103,57 @@ def test_a_video_that_hangs_is_listed_and_the_rest_goes_on():
         ("crash-0", "decoder died (signal 11)"),
         ("exit-0", "decoder died (exit code 3)"),
         ("broken-0", "empty file (0 bytes)"),
-        ("memory-0", "not enough memory to decode it"),
+        ("memory-4000", "needs more memory than a decoder may take"),
         ("bug-0", "the decoder raised KeyError"),
     ],
 )
 def test_a_video_that_takes_its_decoder_with_it_is_listed_and_the_rest_goes_on(name, reason):
     assert outcomes(["1", name, "2", name, "3"], workers=1) == [1, reason, 2, reason, 3]
+
+
+def test_the_memory_limit_is_what_it_says():
+    limits = Limits(20.0, memory_mb=300)
+    starved = "needs more memory than a decoder may take"
+    names = ["memory-200", "memory-400", "memory-200"]
+    assert outcomes(names, 1, limits) == [200, starved, 200]
+
+
+def test_a_file_that_decodes_to_more_than_it_may_is_listed(tmp_path):
+    """Frames of 4096 x 4096 are within what is decoded at all, and 40 MB each with those they refer to."""
+    clip = {"frames": 3, "size": (4096, 4096), "options": {"preset": "ultrafast"}}
+    paths = [write_clip(tmp_path / "small.mp4"), write_clip(tmp_path / "large.mp4", **clip)]
+    with DecodePool(VIEW, 1, Limits(60.0, memory_mb=60)) as pool:
+        small, large = pool.decode(paths)
+    assert [number_of(square) for square in small.frames[0]] == [10, 30]
+    assert large == DecodeFailure("needs more memory than a decoder may take")
+
+
+def test_a_worker_killed_from_outside_costs_one_video(tmp_path):
+    """As the kernel does when the machine is out of memory."""
+    with DecodePool(VIEW, 1, Limits(60.0), acting_decoder) as pool:
+        videos = pool.decode([Path("1"), Path("hang-0"), Path("2")])
+        assert told(next(videos)) == 1
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)
+        assert [told(video) for video in videos] == ["decoder died (signal 9)", 2]
+
+
+def test_ids_reach_the_decoder_that_draws_by_them(tmp_path):
+    with DecodePool(VIEW, 2, Limits(20.0), acting_decoder) as pool:
+        names = [Path(f"id-{number}") for number in range(4)]
+        assert [told(video) for video in pool.decode(names, "6789")] == [6, 7, 8, 9]
+    clip, view = write_clip(tmp_path / "clip.mp4"), View("drawn", 4, 32, RANDOM_SEGMENTS)
+    with DecodePool(view, 1) as pool:
+        (drawn,) = pool.decode([clip], ["an id"])
+    wanted = view.frame_indices(np.arange(40), video_id="an id").tolist()
+    assert [number_of(square) for square in drawn.frames[0]] == wanted
+
+
+def test_every_video_has_pixels_of_its_own():
+    """The next video is written into the same shared memory."""
+    with DecodePool(VIEW, 1, Limits(20.0), acting_decoder) as pool:
+        first, second = pool.decode([Path("3"), Path("4")])
+    assert (told(first), told(second)) == (3, 4)
 
 
 def test_what_is_wrong_with_every_video_stops_the_run():
@@ -122,7 +173,7 @@ def test_the_pool_decodes_ahead_but_not_without_bound():
             asked.append(number)
             yield Path(str(number))
 
-    with DecodePool(VIEW, 2, 20.0, acting_decoder) as pool:
+    with DecodePool(VIEW, 2, Limits(20.0), acting_decoder) as pool:
         videos = pool.decode(names())
         next(videos)
         assert len(asked) == 2 * AHEAD_PER_WORKER
@@ -130,7 +181,7 @@ def test_the_pool_decodes_ahead_but_not_without_bound():
 
 def test_leaving_early_ends_the_workers_at_once():
     begin = time.monotonic()
-    with DecodePool(VIEW, 1, 60.0, acting_decoder) as pool:
+    with DecodePool(VIEW, 1, Limits(60.0), acting_decoder) as pool:
         videos = pool.decode([Path("1"), Path("hang-0"), Path("2")])
         assert told(next(videos)) == 1
     assert time.monotonic() - begin < 30
@@ -169,11 +220,11 @@ def test_the_processes_are_gone_when_the_program_is_killed(hanging_program):
 def hang_in_a_pool(paths):
     # A test run in the background passes on that SIGINT is ignored; a program at a terminal does not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with DecodePool(VIEW, len(paths), 60.0, leave_pid_and_hang) as pool:
+    with DecodePool(VIEW, len(paths), Limits(60.0), leave_pid_and_hang) as pool:
         list(pool.decode(Path(path) for path in paths))
 
 
-def leave_pid_and_hang(path: Path, view: View) -> DecodedVideo:
+def leave_pid_and_hang(path: Path, view: View, video_id: str) -> DecodedVideo:
     path.with_suffix(".tmp").write_text(str(os.getpid()))
     path.with_suffix(".tmp").rename(path.with_suffix(".pid"))
     time.sleep(600)
@@ -205,14 +256,14 @@ def is_zombie(pid):
         return True
 
 
-@pytest.mark.parametrize(("workers", "limit"), [(0, 1.0), (1, 0.0), (1, -1.0)])
-def test_a_pool_of_nobody_or_no_time_is_refused(workers, limit):
-    with pytest.raises(InputError, match="needs a worker"):
-        DecodePool(VIEW, workers, limit)
+@pytest.mark.parametrize(("workers", "time_s", "memory_mb"), [(0, 1, 1), (1, 0, 1), (1, -1, 1), (1, 1, 0)])
+def test_a_pool_of_nobody_or_of_no_time_or_memory_is_refused(workers, time_s, memory_mb):
+    with pytest.raises(InputError, match="needs"):
+        DecodePool(VIEW, workers, Limits(time_s, memory_mb))
 
 
 def test_a_closed_pool_says_so():
-    with DecodePool(VIEW, 1, 5.0, acting_decoder) as pool:
+    with DecodePool(VIEW, 1, Limits(5.0), acting_decoder) as pool:
         pass
     with pytest.raises((CacheError, RuntimeError)):
         list(pool.decode([Path("1")]))

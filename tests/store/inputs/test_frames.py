@@ -12,11 +12,13 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
-from store.errors import InputError, UndecodableVideoError
-from store.inputs.frames import RANDOM_ACCESS, SEQUENTIAL, decode_view
+from store.errors import UndecodableVideoError
+from store.inputs import packets
+from store.inputs.decord_access import decode_by_index
+from store.inputs.frames import DECORD, RANDOM_ACCESS, SEQUENTIAL, decode_view
 from store.inputs.preprocess import CLIP_MEAN, thumbnail
 from store.inputs.probe import probe
-from store.inputs.random_access import RandomAccessError, decode_by_index
+from store.inputs.random_access import RandomAccessError
 from store.inputs.view import ONE_PER_SECOND, View
 from tests.store.inputs.clips import (
     board,
@@ -45,7 +47,9 @@ BY_INDEX = {
     "full-range.mp4": {"pix_fmt": "yuvj420p", "options": GROUPS_OF_12},
     "bt709.mp4": {"options": {"x264-params": "colormatrix=bt709:keyint=12"}},
     "closed-hevc.mp4": {"codec": "libx265", "options": CLOSED_HEVC},
+    "ten-bits.mp4": {"pix_fmt": "yuv420p10le", "options": GROUPS_OF_12},
 }
+NOT_BY_DECORD = {"ten-bits.mp4": "pixel format yuv420p10le"}
 IN_ORDER = {
     "h264.avi": {"options": GROUPS_OF_12},
     "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
@@ -61,7 +65,6 @@ IN_ORDER = {
     "open-hevc.mp4": {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=3:log-level=none"}},
     "intra-refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=12"}},
     "interlaced.mp4": {"options": {"x264-params": "tff=1:keyint=12:bframes=2"}},
-    "ten-bits.mp4": {"pix_fmt": "yuv420p10le", "options": GROUPS_OF_12},
     "animated.gif": {"codec": "gif", "pix_fmt": "rgb8"},
 }
 
@@ -107,11 +110,38 @@ def test_a_file_that_random_access_may_get_wrong_is_decoded_in_order(clips, name
     assert numbers(decoded) == expected_numbers(uniform(7), FRAMES)
 
 
+@pytest.fixture
+def nothing_is_held(monkeypatch):
+    """As if every stream were too large to be held in memory."""
+    monkeypatch.setattr(packets, "HELD_BYTES", 0)
+
+
+@pytest.mark.usefixtures("nothing_is_held")
 @pytest.mark.parametrize("name", sorted(BY_INDEX))
+def test_a_stream_too_large_to_be_held_goes_by_decord_where_that_is_right(clips, name):
+    for frames in (1, 7, FRAMES):
+        decoded = decode_view(clips(name), uniform(frames))
+        assert decoded.route == (SEQUENTIAL if name in NOT_BY_DECORD else DECORD)
+        assert numbers(decoded) == expected_numbers(uniform(frames), FRAMES)
+    assert NOT_BY_DECORD.get(name, "one frame a packet") in probe(clips(name)).why
+
+
+@pytest.mark.usefixtures("nothing_is_held")
+@pytest.mark.parametrize("name", sorted(IN_ORDER))
+def test_a_stream_too_large_to_be_held_is_decoded_in_order_as_well(clips, name):
+    decoded = decode_view(clips(name), uniform(7))
+    assert (decoded.route, numbers(decoded)) == (SEQUENTIAL, expected_numbers(uniform(7), FRAMES))
+
+
+def just_the_picture(index, picture, pixel_aspect):
+    return picture.copy()
+
+
+@pytest.mark.parametrize("name", sorted(BY_INDEX.keys() - {"ten-bits.mp4"}))
 def test_decord_makes_the_same_colours_as_pyav(clips, name):
     path, wanted = clips(name), (0, 13, 26, FRAMES - 1)
     _, reference = frames_in_order(path, wanted)
-    taken = decode_by_index(path, probe(path), wanted, np.copy)
+    taken = decode_by_index(path, probe(path), wanted, just_the_picture)
     for index in wanted:
         assert np.abs(taken[index].astype(int) - reference[index]).mean() < 2
 
@@ -144,26 +174,21 @@ def test_places_beyond_a_short_video_hold_nothing(tmp_path):
     assert not decoded.thumbnail[0, 3:].any()
 
 
+@pytest.mark.parametrize("held_bytes", [0, 1 << 20])
 @pytest.mark.parametrize(
-    ("clockwise", "size", "route"),
-    [
-        (90, (64, 96), RANDOM_ACCESS),
-        (270, (64, 96), RANDOM_ACCESS),
-        (180, (64, 96), SEQUENTIAL),
-        (90, (64, 64), SEQUENTIAL),
-    ],
+    ("clockwise", "size"), [(90, (64, 96)), (270, (64, 96)), (180, (64, 96)), (90, (64, 64))]
 )
-def test_a_turned_video_is_shown_upright(tmp_path, clockwise, size, route):
-    """Rotation that the shape can't show is not left to decord."""
+def test_a_turned_video_is_shown_upright(tmp_path, monkeypatch, clockwise, size, held_bytes):
+    """decord turns some and not others, so it is not asked."""
+    monkeypatch.setattr(packets, "HELD_BYTES", held_bytes)
     path = write_clip(tmp_path / "turned.mp4", frames=12, size=size)
     turn_mp4(path, clockwise)
-    assert probe(path).rotation == clockwise
     decoded = decode_view(path, uniform(3))
     back = decoded.frames[0]
     for _ in range(clockwise // 90):
         back = np.rot90(back, 1, axes=(1, 2))
     assert [number_of(square) for square in back] == [2, 6, 10]
-    assert decoded.route == route
+    assert decoded.route == (RANDOM_ACCESS if held_bytes else SEQUENTIAL)
 
 
 def test_frames_hidden_by_an_edit_list_are_not_counted(tmp_path):
@@ -251,13 +276,13 @@ def test_decord_is_refused_when_it_counts_other_frames(clips):
     facts = probe(path)
     shorter = type(facts)(**vars(facts) | {"packet_time_s": facts.packet_time_s[:-1]})
     with pytest.raises(RandomAccessError, match="decord sees 40 frames, the packets are 39"):
-        decode_by_index(path, shorter, [0], np.copy)
+        decode_by_index(path, shorter, [0], just_the_picture)
     later = type(facts)(**vars(facts) | {"packet_time_s": facts.packet_time_s * 1.1})
     with pytest.raises(RandomAccessError, match="times"):
-        decode_by_index(path, later, [0], np.copy)
-    turned = type(facts)(**vars(facts) | {"rotation": 90})
+        decode_by_index(path, later, [0], just_the_picture)
+    turned = type(facts)(**vars(facts) | {"height": 96, "width": 64})
     with pytest.raises(RandomAccessError, match="frames are"):
-        decode_by_index(path, turned, [0], np.copy)
+        decode_by_index(path, turned, [0], just_the_picture)
 
 
 def test_the_thumbnail_is_the_mean_colour_of_each_tile(clips):
@@ -320,8 +345,3 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
         container.mux([*song.encode(silence), *song.encode()])
     with pytest.raises(UndecodableVideoError, match="no video stream but a cover image"):
         decode_view(path, uniform(2))
-
-
-def test_a_view_of_several_renditions_is_refused(clips):
-    with pytest.raises(InputError, match="renditions"):
-        decode_view(clips("b-frames.mp4"), View("crops", 2, 64, renditions=3))
