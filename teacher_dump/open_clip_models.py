@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from store.errors import InputError, MissingFileError
 from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
+from store.inputs.view import RESIZES, SHORTEST
 from store.lookup import check_name
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
 
@@ -36,11 +37,11 @@ OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How frames become pixels: mean and std of RGB in 0..1, and how open_clip would resize."""
+    """How frames become pixels: mean and std of RGB in 0..1, and how they are resized."""
 
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
-    resize: str = "shortest"
+    resize: str = SHORTEST
     interpolation: str = "bicubic"
 
     @classmethod
@@ -50,10 +51,10 @@ class Preprocessing:
         tags = open_clip.list_pretrained_tags_by_model(architecture) if tag is None else [tag]
         there = [cls.from_facts(open_clip.get_pretrained_cfg(architecture, known)) for known in tags]
         found = cls() if not there or cls() in there else there[0]
-        if (found.resize, found.interpolation) != ("shortest", "bicubic"):
+        if found.resize not in RESIZES or found.interpolation != "bicubic":
             raise InputError(
                 f"{architecture} {tag or 'weights'!r} wants frames resized another way ({found.resize}, "
-                f"{found.interpolation}) than views are (shorter side, bicubic); choose other weights"
+                f"{found.interpolation}) than views are ({', '.join(RESIZES)}; bicubic); choose other weights"
             )
         return found
 
@@ -62,7 +63,7 @@ class Preprocessing:
         return cls(
             tuple(facts.get("mean") or CLIP_MEAN),
             tuple(facts.get("std") or CLIP_STD),
-            facts.get("resize_mode", "shortest"),
+            facts.get("resize_mode", SHORTEST),
             facts.get("interpolation", "bicubic"),
         )
 

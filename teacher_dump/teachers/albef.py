@@ -14,7 +14,7 @@ from torch import Tensor
 from store.encodings import BOOL
 from store.errors import InputError
 from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
-from store.inputs.view import UNIFORM, View
+from store.inputs.view import SQUASH, UNIFORM, View
 from store.signals import SignalSpec
 from teacher_dump.albef_model import MATCH, Albef, AlbefSizes, own_state
 from teacher_dump.bert_fusion import BertSizes
@@ -53,7 +53,7 @@ class AlbefTeacher(FrozenTeacher):
         self.last = sizes.image_layers - 1
         chosen = check_layers(() if layers is None else layers, sizes.image_layers)
         self.layers = sorted({*chosen, self.last})
-        view = View(f"{UNIFORM}_1x{sizes.image_size}", 1, sizes.image_size, UNIFORM)
+        view = View(f"{UNIFORM}_1x{sizes.image_size}_{SQUASH}", 1, sizes.image_size, resize=SQUASH)
         described = {
             "architecture": "albef",
             "encoders": MOMENTUM if momentum else "online",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from store.encodings import BOOL
 from store.errors import InputError
-from store.inputs.view import UNIFORM, View
+from store.inputs.view import SQUASH, UNIFORM, View
 from store.lookup import check_name
 from store.signals import SignalSpec
 from teacher_dump import tokens
@@ -84,7 +84,8 @@ class ClipTeacher(FrozenTeacher):
             "logit_bias": bias,
             "layers": list(self.layers),
         }
-        view = View(f"{UNIFORM}_{frames}x{size}", frames, size, UNIFORM)
+        squash = f"_{SQUASH}" if self._pixels.resize == SQUASH else ""
+        view = View(f"{UNIFORM}_{frames}x{size}{squash}", frames, size, resize=self._pixels.resize)
         super().__init__("clip", model, view, described)
         self.signals = self._specs(size)
 
@@ -159,11 +160,10 @@ def load_towers(options: TeacherOptions, make: Callable[..., ClipTeacher]) -> Cl
         pretrained = str(options.checkpoint)
     tag = pretrained if pretrained in open_clip.list_pretrained_tags_by_model(architecture) else None
     pixels = Preprocessing.of(architecture, tag)
+    tokenize = tokenizer_of(architecture)
     model, weights = with_weights(architecture, pretrained)
     frames, layers = options.frames or FRAMES, options.layers
-    return make(
-        model, architecture, weights, tokenizer_of(architecture), frames=frames, layers=layers, pixels=pixels
-    )
+    return make(model, architecture, weights, tokenize, frames=frames, layers=layers, pixels=pixels)
 
 
 def official() -> ClipTeacher:

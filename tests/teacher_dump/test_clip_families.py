@@ -89,14 +89,26 @@ def test_pixels_follow_what_the_weights_were_trained_with():
     assert Preprocessing.of("ViT-L-14", None) == Preprocessing()
 
 
-@pytest.mark.parametrize("options", [{}, {"pretrained": "webli"}, {"checkpoint": "siglip.safetensors"}])
-def test_weights_that_want_frames_squashed_are_refused_in_one_line(options):
-    with pytest.raises(InputError, match="squash") as caught:
-        clip.load(TeacherOptions(architecture="ViT-B-16-SigLIP", **options))
+def test_weights_that_want_frames_squashed_get_a_view_that_does_it():
+    pixels = Preprocessing.of("ViT-B-16-SigLIP", "webli")
+    assert (pixels.resize, pixels.mean) == ("squash", (0.5, 0.5, 0.5))
+    assert Preprocessing.of("ViT-B-16-SigLIP", None) == pixels
+    tiny = clip.tiny(0)
+    teacher = clip.ClipTeacher(tiny.model, "tiny", "random", tiny.tokenize, frames=3, pixels=pixels)
+    assert teacher.view.resize == "squash"
+    assert teacher.view.name != tiny.view.name
+    assert teacher.identity()["mean"] == [0.5, 0.5, 0.5]
+
+
+def test_weights_that_want_frames_as_no_view_has_them_are_refused_in_one_line(monkeypatch):
+    facts = {"interpolation": "bilinear", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: facts)
+    with pytest.raises(InputError, match="bilinear") as caught:
+        clip.load(TeacherOptions(architecture="ViT-B-32", pretrained="openai"))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("architecture", ["xlm-roberta-base-ViT-B-32", "ViT-H-14-CLIPA"])
+@pytest.mark.parametrize("architecture", ["xlm-roberta-base-ViT-B-32", "ViT-B-16-SigLIP"])
 def test_what_needs_the_hub_says_so_in_one_line(architecture, monkeypatch):
     monkeypatch.setattr(open_clip_models, "hub_is_reachable", lambda: False)
     with pytest.raises((MissingFileError, InputError)) as caught:
