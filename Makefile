@@ -8,9 +8,9 @@ STUDENT  ?= afa
 RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
+CLIPS    ?= $(or $(SHARED),../shared)/data/videos
+GOLDEN   ?= $(or $(SHARED),../shared)/golden
 ARGS     ?=
-SHARED   ?= ../shared
-GOLDEN   ?= $(SHARED)/golden
 
 # Inside a conda environment made from environment.yml its own Python is used, else a .venv that make sets up.
 ifneq ($(and $(CONDA_PREFIX),$(wildcard $(CONDA_PREFIX)/lib/python3.*/site-packages/open_clip)),)
@@ -23,14 +23,14 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden lint clean
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
 	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 20 | sed 's/^/  /'
 	@echo; echo "variables, with their values now:"
-	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
+	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN CLIPS ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
 	@echo "  ARGS goes to the command of the target: see $(PY) -m teacher_dump dump --help, -m student_train train --help"
 
 setup: $(READY)  ## install what is needed (the other targets do it themselves)
@@ -63,6 +63,12 @@ test-slow: $(READY)       ## kill, fault and server tests, and the re-making of 
 
 test-golden: $(READY)     ## every case in the folder GOLDEN of golden vectors against our models
 	@$(PY) -m tests.golden "$(GOLDEN)"
+
+test-clips: $(READY)      ## hold our frames of every clip in CLIPS=DIR to a plain decode in order
+	@$(PY) -m tests.clips "$(CLIPS)" $(ARGS)
+
+bench-frames: $(READY)    ## how fast clips decode, against bare decord and PyAV; writes bench-results/frames.json
+	@$(PY) -m tests.bench.bench_frames $(ARGS)
 
 lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -7,6 +7,7 @@ nothing: epoch e of a seed is the same table of rows everywhere.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,18 @@ class BatchPlan:
             siblings=int(np.count_nonzero(videos[:, 1:] == videos[:, :-1])),
         )
 
+    def steps(self, first: int, behind: int) -> Iterator[np.ndarray]:
+        """Training rows [B] of the global steps `first` to `behind` - 1, counted through all epochs.
+
+        Step s is step s % steps_per_epoch of epoch s // steps_per_epoch: a resume goes on at any of them.
+        """
+        step = first
+        while step < behind:
+            epoch, within = divmod(step, self.steps_per_epoch)
+            rows = self.epoch(epoch).rows[within : within + behind - step]
+            yield from rows
+            step += len(rows)
+
     def to_dict(self) -> dict[str, Any]:
         """What a run writes down of its plan; the rows themselves follow from it."""
         return {
@@ -74,6 +87,23 @@ class BatchPlan:
             "seed": self.seed,
             "steps_per_epoch": self.steps_per_epoch,
         }
+
+
+def rank_strip(batch_size: int, rank: int, world_size: int) -> slice:
+    """The places of a global batch of B that process `rank` of `world_size` holds: B / world_size in a row.
+
+    All strips together are the batch, in its order, whatever the world size. Raises InputError if the batch
+    can't be divided, or for a rank that there is not.
+    """
+    if not 0 <= rank < world_size:
+        raise InputError(f"ranks go from 0 to {world_size - 1}, got {rank}")
+    if batch_size % world_size:
+        raise InputError(
+            f"a batch of {batch_size} can't be split over {world_size} processes; choose a --batch-size that "
+            f"{world_size} divides"
+        )
+    share = batch_size // world_size
+    return slice(rank * share, (rank + 1) * share)
 
 
 def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -44,7 +44,15 @@ def _describe_dataset(path: Path, root: Mapping[str, Any]) -> list[str]:
         f"  dataset  {dataset['name']}: {dataset['title']}",
         f"  licence  {dataset['licence']}",
         f"  splits   {splits}",
+        f"  protocol {dataset['protocol']}",
+        *_describe_missing(dataset["missing"]),
     ]
+
+
+def _describe_missing(missing: Mapping[str, int]) -> list[str]:
+    """What the published dataset has beyond these rows; less than 0 where there are more here."""
+    told = ", ".join(f"{count:,} {what}" for what, count in missing.items())
+    return [f"  missing  of what is published: {told}"] if missing else []
 
 
 def _describe_unfinished(path: Path) -> list[str]:

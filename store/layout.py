@@ -18,6 +18,7 @@ from store.errors import DamagedCacheError, InputError
 from store.inputs.preprocess import THUMBNAIL_SIZE
 from store.inputs.samples import Samples
 from store.inputs.view import View
+from store.kept_pixels import KeptPixels, pixel_arrays
 from store.pair_scores import PairScores
 from store.shards import RowsArray
 from store.signals import SignalSpec, plan_of
@@ -53,10 +54,13 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray]:
+def view_arrays(
+    view: View, videos: int, shard_rows: int, kept: KeptPixels | None = None
+) -> dict[str, RowsArray]:
     """The arrays of a view over V videos; crop_box is (left, top, right, bottom) in source pixels.
 
-    colour, where the view has an augmentation: see store.inputs.augment.NEUTRAL_COLOUR.
+    colour, where the view has an augmentation: see store.inputs.augment.NEUTRAL_COLOUR. kept: how its frames
+    are kept, if they are.
     """
     rendition, frame = (videos, view.renditions), (videos, view.renditions, view.frames)
     thumbnail = (*frame, THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
@@ -69,7 +73,7 @@ def view_arrays(view: View, videos: int, shard_rows: int) -> dict[str, RowsArray
     }
     if view.augmentation is not None:
         arrays["colour"] = RowsArray((*rendition, 4), "float32", ("V", "R", "colour"), shard_rows)
-    return arrays
+    return arrays | (pixel_arrays(view, videos, shard_rows, kept) if kept else {})
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,12 @@ class TeacherPlan:
     provenance: Mapping[str, Any]
 
     @property
+    def kept_pixels(self) -> KeptPixels | None:
+        """How the view's frames are kept, if they are to be."""
+        told = self.execution.get("pixels")
+        return None if told is None else KeptPixels(**told)
+
+    @property
     def pair_scores(self) -> PairScores:
         return PairScores.of({spec.name: spec for spec in self.signals}, self.identity.get("logit_scale"))
 
@@ -167,11 +177,21 @@ class TeacherPlan:
             raise DamagedCacheError(f"a teacher's attributes lack {error}; restore its zarr.json") from None
 
 
+DATASET_IDENTITY = ("name", "videos", "texts", "splits", "segments", "splits_sha256")
+
+
 def dataset_attributes(samples: Samples) -> dict[str, Any]:
-    """What the root says of the dataset; `name` and `rows_sha256` are its identity."""
+    """What the root says of the dataset; DATASET_IDENTITY names what identifies it."""
     return {
         "name": samples.name,
-        "rows_sha256": samples.digest(),
+        "segments": [
+            {
+                "video": [0, len(samples.videos)],
+                "text": [0, len(samples.texts)],
+                "sha256": samples.rows_digest(),
+            }
+        ],
+        "splits_sha256": samples.splits_digest(),
         "title": samples.card.title,
         "licence": samples.card.licence,
         "source": samples.card.source,
@@ -181,4 +201,7 @@ def dataset_attributes(samples: Samples) -> dict[str, Any]:
             name: {"videos": len(split.video), "texts": len(split.text)}
             for name, split in sorted(samples.splits.items())
         },
+        "protocol": samples.protocol,
+        "missing": dict(sorted(samples.missing.items())),
+        "prompts": list(samples.prompts),
     }

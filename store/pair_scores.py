@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from store.plans import PlannedBatches
-from store.shards import ShardedRows
+from store.sharded_rows import ShardedRows
 from store.signals import SignalSpec, plan_of
 
 DENSE, PLANNED, TOPK, FACTORED, NO_PAIRS = "dense", "planned", "topk", "factored", "none"

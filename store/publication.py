@@ -12,6 +12,7 @@ from store.durable import ObjectRecord, canonical_json, record_file, write_file
 from store.encodings import ErrorSum
 from store.errors import IncompleteCacheError
 from store.inputs.samples import Samples
+from store.kept_pixels import PIXELS, psnr_db
 from store.layout import (
     COMPLETE,
     TableCounts,
@@ -26,7 +27,8 @@ from store.layout import (
 )
 from store.ledger import Commit
 from store.manifest import Manifest
-from store.shards import RowsArray, ShardedRows
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray
 from store.signals import SignalSpec, named_groups
 from store.tables import read_column, write_video_facts
 
@@ -56,7 +58,8 @@ def write_manifest(root: Path, path: str, records: Iterable[ObjectRecord]) -> st
 
 def planned_view_arrays(plan: TeacherPlan, counts: TableCounts) -> dict[str, RowsArray]:
     """The arrays of the plan's view, by name."""
-    return view_arrays(plan.view, counts.videos, plan.execution["shard_rows"]["videos"])
+    shard_rows = plan.execution["shard_rows"]["videos"]
+    return view_arrays(plan.view, counts.videos, shard_rows, plan.kept_pixels)
 
 
 def planned_signal_arrays(plan: TeacherPlan, spec: SignalSpec, counts: TableCounts) -> dict[str, RowsArray]:
@@ -101,10 +104,22 @@ def publish_view(root: Path, plan: TeacherPlan, counts: TableCounts, commits: Se
         "view": plan.view.to_dict(),
         "state": COMPLETE,
         "dumped_with": plan.name,
+        "pixels": pixel_facts(root, path, plan, commits),
         "failures": sum(bool(video.failure) for video in ordered),
     }
     records.append(write_group(root, path, attributes))
     return write_manifest(root, path, records)
+
+
+def pixel_facts(root: Path, path: str, plan: TeacherPlan, commits: Sequence[Commit]) -> dict[str, Any] | None:
+    """What the view tells of its kept frames: encoding, quality, PSNR over all of them; None without any."""
+    if plan.kept_pixels is None:
+        return None
+    error = sum((c.errors[PIXELS] for c in commits if PIXELS in c.errors), ErrorSum())
+    valid = ShardedRows(root, f"{path}/frame_valid")
+    frames = int(valid.read(np.flatnonzero(valid.present)).sum())
+    values = frames * plan.view.size**2 * 3
+    return {**plan.kept_pixels.to_dict(), "frames": frames, "psnr_db": psnr_db(error, values)}
 
 
 def publish_teacher(

@@ -1,4 +1,4 @@
-"""Reading a finished cache: tables and small signals from RAM, large ones from mapped shards.
+"""Reading a finished cache: tables and small signals from RAM, large ones from their shards.
 
 `open_cache` checks manifests and sizes before it hands anything out; every row's crc32c is checked
 when this process first reads it.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from store.calibration import EncodedRows, SignalCodec, fitted_names
+from store.calibration import EncodedRows, SignalCodec
 from store.durable import read_json
 from store.errors import (
     DamagedCacheError,
@@ -25,11 +25,11 @@ from store.errors import (
 from store.identity import require_same
 from store.inputs.samples import Split
 from store.inputs.view import View
+from store.kept_pixels import KeptPixels, PixelRows
 from store.layout import (
     FORMAT_NAME,
     FORMAT_VERSION,
     TeacherPlan,
-    part_path,
     plan_path,
     teacher_path,
     view_path,
@@ -49,7 +49,8 @@ from store.pair_scores import (
     TopkScores,
 )
 from store.plans import PlannedBatches
-from store.shards import FILL, ShardedRows
+from store.sharded_rows import ShardedRows
+from store.signal_rows import Batch, BatchBuffers, SignalRows
 from store.signals import SignalSpec
 from store.tables import read_batch_plan, read_column, read_strings
 
@@ -83,6 +84,16 @@ class Cache:
     def moment_s(self) -> np.ndarray:
         """[V, 2] float32: start and end, in seconds, of what the captions describe; NaN if unknown."""
         return read_column(self.path, "videos/moment_s")
+
+    @cached_property
+    def video_class(self) -> np.ndarray:
+        """[V] int64: the text row of each video's class, -1 where it has none."""
+        return read_column(self.path, "videos/class")
+
+    @property
+    def protocol(self) -> str:
+        """How the dataset is evaluated, one of `store.inputs.protocol.PROTOCOLS`."""
+        return str(self.dataset["protocol"])
 
     @cached_property
     def texts(self) -> list[str]:
@@ -122,10 +133,13 @@ class Cache:
     def teacher_names(self) -> list[str]:
         return sorted(path.split("/", 1)[1] for path in self.manifest.groups if path.startswith("teachers/"))
 
-    def teacher(self, name: str) -> TeacherReader:
-        """One teacher's signals; raises UnknownNameError listing what there is."""
+    def teacher(self, name: str, resident_bytes: int = RESIDENT_BYTES) -> TeacherReader:
+        """One teacher's signals, up to `resident_bytes` of them held in RAM.
+
+        Raises UnknownNameError listing what there is.
+        """
         check_name("teacher", name, self.teacher_names)
-        return TeacherReader(self, name)
+        return TeacherReader(self, name, resident_bytes)
 
     def group_manifest(self, path: str) -> Manifest:
         """The manifest of a view, teacher or batch plan, held to its digest; its files to it."""
@@ -139,10 +153,10 @@ class Cache:
 
 
 class TeacherReader:
-    """The signals of one teacher, by row numbers. Values come as stored (float16).
+    """The signals of one teacher, by row numbers, as they are stored; threads may share it.
 
-    Signals are loaded whole into RAM at first use, smallest first, while they fit in
-    `resident_bytes`; larger ones are read from memory-mapped shards.
+    Signals are loaded whole into RAM at first use while they fit in `resident_bytes`, of those asked for
+    together the smallest first; the others are read from their shards. Memory: see `store.signal_rows`.
     """
 
     def __init__(self, cache: Cache, name: str, resident_bytes: int = RESIDENT_BYTES) -> None:
@@ -155,10 +169,7 @@ class TeacherReader:
         self.signals: dict[str, SignalSpec] = {spec.name: spec for spec in self.plan.signals}
         self._view_path = view_path(self.view.name)
         cache.group_manifest(self._view_path)
-        self._resident_bytes = resident_bytes
-        self._shards: dict[str, ShardedRows] = {}
-        self._resident: dict[str, np.ndarray] = {}
-        self._codecs: dict[str, SignalCodec] = {}
+        self._signal_rows = SignalRows(cache.path, self.path, self.signals, resident_bytes)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -194,7 +205,24 @@ class TeacherReader:
         return {int(row): reasons[row] for row in np.flatnonzero(~self.video_usable)}
 
     def _view_array(self, name: str) -> np.ndarray:
-        return _read_whole(ShardedRows(self.cache.path, f"{self._view_path}/{name}"))
+        return ShardedRows(self.cache.path, f"{self._view_path}/{name}").load()
+
+    @cached_property
+    def kept_pixels(self) -> Mapping[str, Any] | None:
+        """How the view's frames are kept: encoding, quality, frames, psnr_db; None if they are not."""
+        return read_json(self.cache.path / self._view_path / "zarr.json")["attributes"].get("pixels")
+
+    @cached_property
+    def pixels(self) -> PixelRows:
+        """The frames that the view keeps; raises UnknownNameError, with the way out, if it keeps none."""
+        told = self.kept_pixels
+        if told is None:
+            raise UnknownNameError(
+                f"view {self.view.name!r} of {self.cache.path.name} keeps no frames; "
+                "dump it with --keep-pixels"
+            )
+        kept = KeptPixels(told["encoding"], told["quality"])
+        return PixelRows(self.cache.path, self._view_path, self.view, kept)
 
     @cached_property
     def bytes_by_signal(self) -> dict[str, int]:
@@ -226,55 +254,48 @@ class TeacherReader:
                 f"cache {way_out} (python -m teacher_dump dump --help)"
             )
 
-    def _rows(self, signal: str, part: str = "") -> ShardedRows:
-        self.require([signal])
-        path = part_path(signal, part)
-        if path not in self._shards:
-            self._shards[path] = ShardedRows(self.cache.path, f"{self.path}/{path}")
-        return self._shards[path]
-
     def codec(self, signal: str) -> SignalCodec:
         """What decodes a signal, with the numbers that were fitted to it."""
-        if signal not in self._codecs:
-            self.require([signal])
-            spec, path = self.signals[signal], f"{self.path}/{signal}"
-            fitted = {name: read_column(self.cache.path, f"{path}/{name}") for name in fitted_names(spec)}
-            self._codecs[signal] = SignalCodec(spec, fitted)
-        return self._codecs[signal]
+        self.require([signal])
+        return self._signal_rows.codec(signal)
+
+    def _rows(self, signal: str) -> ShardedRows:
+        self.require([signal])
+        return self._signal_rows.parts(signal)[""]
 
     def read(self, signal: str, rows: np.ndarray) -> np.ndarray | EncodedRows:
-        """Rows `rows` [N] of one signal, V or T rows by its first axis: [N, ...] as it is stored.
+        """Rows `rows` [N] of one signal, by its first axis (V, T or S): [N, ...] as it is stored.
 
         A signal with fitted numbers (int8, or projected) comes encoded: decode it where it is used.
-        Raises UnknownNameError for a signal that is not stored, InputError for a row without data
-        (its video failed), DamagedCacheError for bytes that changed.
+        Raises UnknownNameError for a signal that is not stored, InputError for a row number that is none or a
+        row without data (its video failed), DamagedCacheError for bytes that changed.
         """
         self.require([signal])
-        rows = np.asarray(rows, dtype=np.int64)
-        parts = {part: self._read_part(signal, part, rows) for part in self.codec(signal).parts}
-        return parts[""] if "" in parts else EncodedRows(self.codec(signal), parts)
-
-    def _read_part(self, signal: str, part: str, rows: np.ndarray) -> np.ndarray:
-        stored = self._rows(signal, part)
-        absent = ~stored.present[rows]
-        if absent.any():
-            row = int(rows[np.argmax(absent)])
-            raise InputError(
-                f"{stored.path} has no row {row}: its video did not decode; leave it out (video_usable)"
-            )
-        if stored.path not in self._resident and stored.nbytes <= self._resident_bytes:
-            self._resident_bytes -= stored.nbytes
-            self._resident[stored.path] = _read_whole(stored)
-        resident = self._resident.get(stored.path)
-        return stored.read(rows) if resident is None else resident[rows]
+        return self._signal_rows.read({signal: rows})[signal]
 
     def batch(
-        self, signals: Sequence[str], video_rows: np.ndarray, text_rows: np.ndarray
-    ) -> dict[str, np.ndarray | EncodedRows]:
-        """All of `signals` at once: V signals of `video_rows`, T signals of `text_rows`."""
-        rows = {"V": video_rows, "T": text_rows}
+        self,
+        signals: Sequence[str],
+        video_rows: np.ndarray,
+        text_rows: np.ndarray,
+        out: BatchBuffers | None = None,
+    ) -> Batch:
+        """All of `signals` at once, as `read` gives them: V ones of `video_rows`, T ones of `text_rows`.
+
+        out: where to, see `buffers`; such a batch holds until the next one is read into `out`. Fresh arrays
+        cost half the speed. Threads may call it at once, each with its own `out` (`store.feeder`).
+        """
         self.require(signals)
-        return {name: self.read(name, rows[self.signals[name].row_axis]) for name in signals}
+        axes = {name: self.signals[name].row_axis for name in signals}
+        if stepwise := [name for name, axis in axes.items() if axis == "S"]:
+            raise InputError(f"{stepwise[0]} has steps of a batch plan for rows; read it by itself")
+        rows = {"V": video_rows, "T": text_rows}
+        return self._signal_rows.read({name: rows[axis] for name, axis in axes.items()}, out)
+
+    def buffers(self, signals: Sequence[str], rows: int) -> BatchBuffers:
+        """Room for batches of up to `rows` rows of `signals`, to be given to `batch` again and again."""
+        self.require(signals)
+        return self._signal_rows.buffers(signals, rows)
 
     def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray:
         """Rows of one signal decoded: float32, or bool and int32 where it holds them."""
@@ -320,20 +341,7 @@ class TeacherReader:
         return self._topk("video_index", "video_score")
 
     def _topk(self, index: str, score: str) -> tuple[np.ndarray, np.ndarray]:
-        return (
-            _read_whole(self._rows(f"topk_scores/{index}")),
-            _read_whole(self._rows(f"topk_scores/{score}")),
-        )
-
-
-def _read_whole(rows: ShardedRows) -> np.ndarray:
-    """All rows of an array; those that were not written hold its fill value."""
-    there = np.flatnonzero(rows.present)
-    if len(there) == len(rows.present):
-        return rows.read(there)
-    whole = np.full(rows.array.shape, FILL.get(rows.array.dtype, np.nan), dtype=rows.array.dtype)
-    whole[there] = rows.read(there)
-    return whole
+        return self._rows(f"topk_scores/{index}").load(), self._rows(f"topk_scores/{score}").load()
 
 
 def read_root(path: Path) -> Mapping[str, Any]:

@@ -71,10 +71,12 @@ def write_samples(root: Path, samples: Samples) -> Iterator[ObjectRecord]:
     """Write videos/, texts/ and splits/ of a dataset."""
     unknown = (np.nan, np.nan)
     moments = np.array([video.moment_s or unknown for video in samples.videos], dtype=np.float32)
+    classes = np.array([-1 if v.label is None else v.label for v in samples.videos], dtype=np.int64)
     kinds = np.array([TEXT_KINDS.index(text.kind) for text in samples.texts], dtype=np.uint8)
     own_videos = np.array([text.video for text in samples.texts], dtype=np.int64)
     yield from write_strings(root, "videos/id", [video.id for video in samples.videos], "V")
     yield from write_column(root, "videos/moment_s", moments.reshape(-1, 2), ("V", "start_end"))
+    yield from write_column(root, "videos/class", classes, ("V",))
     yield from write_strings(root, "texts/text", [text.text for text in samples.texts], "T")
     yield from write_column(root, "texts/video", own_videos, ("T",))
     yield from write_column(root, "texts/kind", kinds, ("T",))

@@ -19,6 +19,7 @@ from store.identity import require_same
 from store.inputs.samples import Samples
 from store.layout import (
     COMPLETE,
+    DATASET_IDENTITY,
     DUMPING,
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -112,8 +113,8 @@ class CacheWriter:
         if (self.root / "zarr.json").exists():
             stored = read_json(self.root / "zarr.json")["attributes"]
             require_same(
-                {key: stored["dataset"][key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
-                {key: attributes[key] for key in ("name", "videos", "texts", "splits", "rows_sha256")},
+                {key: stored["dataset"][key] for key in DATASET_IDENTITY},
+                {key: attributes[key] for key in DATASET_IDENTITY},
                 f"the dataset of {self.root.name}",
                 "dump into another CACHE, or restore the dataset's files",
             )
@@ -189,6 +190,13 @@ class CacheWriter:
                 f"view {plan.view.name!r}",
                 "give the new view another name",
             )
+            if plan.kept_pixels is not None and self.view_is_complete(plan.view.name):
+                require_same(
+                    _encoding_of(stored["pixels"]),
+                    plan.kept_pixels.to_dict(),
+                    f"the kept pixels of view {plan.view.name!r}",
+                    "leave the option away, or dump into another CACHE",
+                )
             if not self.view_is_complete(plan.view.name) and stored["dumped_with"] != plan.name:
                 raise IncompleteCacheError(
                     f"view {plan.view.name!r} is being dumped with teacher {stored['dumped_with']!r}; "
@@ -264,3 +272,7 @@ class CacheWriter:
     def _complete_root(self) -> list[ObjectRecord]:
         self._write_root(dataset_attributes(self.samples), COMPLETE)
         return [*self.ledger[TABLES_TASK].objects, record_file(self.root, self.root / "zarr.json")]
+
+
+def _encoding_of(pixels: dict[str, Any] | None) -> dict[str, Any] | None:
+    return pixels and {name: pixels[name] for name in ("encoding", "quality")}

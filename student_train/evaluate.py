@@ -23,12 +23,19 @@ class SplitRows:
     """A split as retrieval sees it: `video` [V] and `text` [T] are row numbers of the cache, int64.
 
     text_video: [T], index into `video` of each text's own. left_out: texts whose video did not decode.
+    protocol: how the dataset is evaluated. text_key: [T], the same number for equal texts.
     """
 
     video: np.ndarray
     text: np.ndarray
     text_video: np.ndarray
     left_out: int
+    protocol: str
+    text_key: np.ndarray
+
+    def metrics(self, scores_VT: np.ndarray) -> dict[str, dict[str, float]]:
+        """R@1/5/10, MdR, MnR and SumR in both directions, under the dataset's protocol."""
+        return retrieval_metrics(scores_VT, self.text_video, self.protocol, self.text_key)
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,10 @@ def split_rows(cache: Cache, teacher: TeacherReader, split_name: str) -> SplitRo
     pairs = paired_rows(cache, teacher, split_name)
     video = cache.split(split_name).video
     video = np.unique(np.concatenate([video[teacher.video_usable[video]], pairs.video]))
-    return SplitRows(video, pairs.text, np.searchsorted(video, pairs.video), pairs.left_out)
+    number_of: dict[str, int] = {}
+    text_key = [number_of.setdefault(cache.texts[row], len(number_of)) for row in pairs.text]
+    text_video = np.searchsorted(video, pairs.video)
+    return SplitRows(video, pairs.text, text_video, pairs.left_out, cache.protocol, np.array(text_key))
 
 
 def retrieve(student: Student, teacher: TeacherReader, rows: SplitRows) -> Retrieval:
@@ -76,7 +86,7 @@ def strips(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 def metrics_of(retrieval: Retrieval, rows: SplitRows) -> dict[str, dict[str, float]]:
     """R@1/5/10, MdR, MnR and SumR in both directions."""
-    return retrieval_metrics(retrieval.scores, rows.text_video)
+    return rows.metrics(retrieval.scores)
 
 
 def teacher_metrics(teacher: TeacherReader, rows: SplitRows) -> dict[str, Any]:
@@ -88,7 +98,7 @@ def teacher_metrics(teacher: TeacherReader, rows: SplitRows) -> dict[str, Any]:
     if not known.all():
         unknown = int(np.count_nonzero(~known))
         return {"absent": f"{unknown} of {known.size} pairs of the split were not scored by the teacher"}
-    return retrieval_metrics(scores, rows.text_video)
+    return rows.metrics(scores)
 
 
 def teacher_frame_weight(teacher: TeacherReader, rows: SplitRows) -> np.ndarray | None:

@@ -31,8 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
         "dump", help="write a teacher's signals into a cache", formatter_class=HelpFormatter
     )
     dump.set_defaults(execute=run_dump)
-    dump.add_argument("--dataset", default="demo", help="which dataset: demo, table, msrvtt, ...")
+    dump.add_argument("--dataset", default="demo", help="demo, table, msrvtt, ...: python -m store dataset")
     dump.add_argument("--data", type=Path, help="its folder or file (default: data/<dataset>)")
+    dump.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="take the rows that are there; the cache records what is missing",
+    )
     dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
     add_teacher_options(dump)
     add_storage_options(dump)
@@ -96,12 +101,15 @@ def add_storage_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", action="append", default=[], metavar="SIGNAL=ENCODING",
                         help="store a signal another way, e.g. vit_layers=int8; may be repeated")  # fmt: skip
     parser.add_argument("--tokens", choices=TOKENS, default=ALL_TOKENS, help="what to keep of vit_layers")
+    parser.add_argument("--keep-pixels", metavar="HOW",
+                        help="keep the view's frames, for students from pixels: raw, or jpeg:90")  # fmt: skip
     parser.add_argument("--project", type=at_least_one, metavar="WIDTH",
                         help="keep vit_layers on as many principal directions")  # fmt: skip
 
 
 def storage_options(arguments: argparse.Namespace) -> StorageOptions:
-    """What --encoding, --tokens and --project say; raises InputError for another spelling."""
+    """What --encoding, --tokens, --project and --keep-pixels say; raises InputError for another spelling."""
+    from store.kept_pixels import KeptPixels
     from teacher_dump.plan import StorageOptions
 
     encodings = {}
@@ -113,7 +121,8 @@ def storage_options(arguments: argparse.Namespace) -> StorageOptions:
                 f"e.g. vit_layers=int8, not {words!r}"
             )
         encodings[signal] = encoding
-    return StorageOptions(encodings, arguments.tokens, arguments.project)
+    pixels = KeptPixels.parse(arguments.keep_pixels) if arguments.keep_pixels else None
+    return StorageOptions(encodings, arguments.tokens, arguments.project, pixels)
 
 
 def run_dump(arguments: argparse.Namespace) -> int:
@@ -121,7 +130,7 @@ def run_dump(arguments: argparse.Namespace) -> int:
     cache_path = arguments.cache or Path("caches") / f"{arguments.dataset}.zarr"
     check_name("teacher", arguments.teacher, plugin_names(teachers))
     prepared = prepare_dataset(arguments.dataset, data)
-    samples = load_dataset(arguments.dataset, data)
+    samples = load_dataset(arguments.dataset, data, arguments.allow_missing)
     teacher = load_teacher(arguments)
 
     from teacher_dump.dump import DumpSettings, dump

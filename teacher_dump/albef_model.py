@@ -44,6 +44,7 @@ class AlbefSizes:
     image_width: int
     image_layers: int
     image_heads: int
+    image_hidden: int
     text: BertSizes
     embed_dim: int
 
@@ -80,6 +81,7 @@ class AlbefSizes:
             image_width=image_width,
             image_layers=count_blocks(state, "visual_encoder.blocks."),
             image_heads=image_heads or image_width // HEAD_WIDTH,
+            image_hidden=len(state["visual_encoder.blocks.0.mlp.fc1.weight"]),
             text=text,
             embed_dim=len(state["vision_proj.weight"]),
         )
@@ -123,6 +125,7 @@ class Albef(nn.Module):
             embed_dim=sizes.image_width,
             depth=sizes.image_layers,
             num_heads=sizes.image_heads,
+            mlp_ratio=sizes.image_hidden / sizes.image_width,
             num_classes=0,
             global_pool="",
         )

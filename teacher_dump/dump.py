@@ -36,8 +36,8 @@ class DumpSettings:
     """How to run a dump. The first four are fixed in the plan and repeated by every resume.
 
     batch_videos, batch_texts: rows of one forward. threads: of torch. shard_rows: None = 256 MB shards.
-    decoders: processes that decode ahead. time_limit_s, memory_limit_mb: of decoding one video. storage: which
-    part of the signals is stored, and how.
+    decoders: processes that decode ahead. time_limit_s, memory_limit_mb: of decoding one video. storage:
+    which part of the signals is stored, and how.
     """
 
     batch_videos: int = 32
@@ -89,11 +89,13 @@ def make_plan(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) -> 
     """The plan of this dump; what an earlier, unfinished run of it fixed stays fixed."""
     stored = writer.stored_plan(teacher.name)
     counts = {"V": len(writer.samples.videos), "T": len(writer.samples.texts)}
+    pixels = settings.storage.pixels
     fixed = {
         "batch_videos": settings.batch_videos,
         "batch_texts": settings.batch_texts,
         "threads": settings.threads or torch.get_num_threads(),
         "device": "cpu",
+        "pixels": pixels.to_dict() if pixels else None,
     }
     if stored is not None and settings.threads is None:
         fixed["threads"] = stored.execution["threads"]
@@ -103,7 +105,7 @@ def make_plan(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) -> 
         teacher.identity(),
         teacher.view,
         signals,
-        execution(signals, counts, fixed, settings.shard_rows),
+        execution(signals, counts, fixed, settings.shard_rows, teacher.view.pixel_bytes if pixels else 0),
         library_versions(),
     )
 

@@ -18,6 +18,7 @@ from store.calibration import SignalCodec, fitted_names
 from store.inputs.decode_pool import DecodeFailure, DecodePool
 from store.inputs.frames import DecodedVideo
 from store.inputs.samples import Samples
+from store.kept_pixels import PIXEL_JPEG, JpegFile
 from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
 from store.ledger import Commit, VideoFacts
 from store.publication import planned_signal_arrays, planned_view_arrays
@@ -114,14 +115,18 @@ class ShardDumper:
                     view.take(row, video)
                 signals.append([row for row, _ in batch], self._encode_videos([video for _, video in batch]))
             objects = [*view.finish(), *signals.finish()]
-        return Commit(task.name, tuple(objects), signals.errors, tuple(facts))
+        return Commit(task.name, tuple(objects), {**signals.errors, **view.errors}, tuple(facts))
 
     def _view_files(self, stack: ExitStack, task: ShardTask) -> ViewFiles | StoredView:
         path = view_path(self.plan.view.name)
         if self.view_is_complete:
             return StoredView(self.root, path)
         arrays = planned_view_arrays(self.plan, self.counts)
-        return ViewFiles(open_shards(stack, self.root, path, arrays, task.number))
+        files = open_shards(stack, self.root, path, arrays, task.number)
+        kept = self.plan.kept_pixels
+        if kept is None or kept.quality is None:
+            return ViewFiles(files)
+        return ViewFiles(files, JpegFile(files[PIXEL_JPEG], arrays[PIXEL_JPEG], task.number, kept.quality))
 
     def _decoded_batches(
         self,

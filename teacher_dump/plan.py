@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from store.errors import InputError
+from store.kept_pixels import KeptPixels
 from store.layout import TableCounts, TeacherPlan, signal_arrays
 from store.lookup import check_name
 from store.reduction import kept_tokens
@@ -32,12 +33,14 @@ CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
 class StorageOptions:
     """How a teacher's signals are stored; without a word, all of them in float16.
 
-    encodings: by signal ("vit_layers" for all layers). tokens, width: of vit_layers, see `Reduction`.
+    encodings: by signal ("vit_layers" for all layers). tokens, width: of vit_layers, see `Reduction`. pixels:
+    how the frames of the view are kept, None for not at all.
     """
 
     encodings: Mapping[str, str] = field(default_factory=dict)
     tokens: str = ALL_TOKENS
     width: int | None = None
+    pixels: KeptPixels | None = None
 
     def applied(self, emitted: Sequence[SignalSpec]) -> tuple[SignalSpec, ...]:
         """The specs under which `emitted` are stored; raises UnknownNameError, InputError."""
@@ -90,25 +93,29 @@ def execution(
     counts: Mapping[str, int],
     settings: Mapping[str, Any],
     shard_rows: int | None,
+    frame_bytes: int = 0,
 ) -> dict[str, Any]:
     """What a resume repeats to the letter: `settings`, each signal's phase, and the rows of its shards.
 
     counts: {"V": videos, "T": texts}. shard_rows: of every phase; by default as many rows as make the
-    phase's largest signal fill 256 MB, and a small cache is one shard.
+    phase's largest signal, or the kept frames of `frame_bytes` a video, fill 256 MB, and a small cache is
+    one shard.
     """
     phases = {spec.name: phase_of(spec) for spec in signals}
     rows = {
         phase: shard_rows
         if shard_rows is not None
-        else _default_shard_rows([s for s in signals if phases[s.name] == phase], counts)
+        else _default_shard_rows(
+            [s for s in signals if phases[s.name] == phase], counts, frame_bytes if phase == "videos" else 1
+        )
         for phase in PHASES
     }
     return {**settings, "phase_of": phases, "shard_rows": rows}
 
 
-def _default_shard_rows(signals: Sequence[SignalSpec], counts: Mapping[str, int]) -> int:
+def _default_shard_rows(signals: Sequence[SignalSpec], counts: Mapping[str, int], row_bytes: int) -> int:
     """A power of two, so that the shards of all signals end together where rows are appended later."""
-    row_bytes = 1
+    row_bytes = max(row_bytes, 1)
     for spec in signals:
         one_row = TableCounts(counts["V"], counts["T"])
         parts = signal_arrays(spec, one_row, 1).values()

@@ -15,8 +15,10 @@ from store.durable import ObjectRecord
 from store.encodings import ErrorSum
 from store.errors import IdentityError
 from store.inputs.frames import DecodedVideo
+from store.kept_pixels import PIXEL_JPEG, PIXEL_JPEG_SPAN, PIXELS, JpegFile
 from store.layout import TeacherPlan, part_path, teacher_path, view_path
-from store.shards import RowsArray, ShardedRows, ShardFile
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray, ShardFile
 
 TIME_TOLERANCE_S = 1e-3
 THUMBNAIL_TOLERANCE = 2.0
@@ -58,20 +60,29 @@ class SignalFiles:
 class ViewFiles:
     """One shard file for each array of a view that this dump resolves."""
 
-    def __init__(self, files: dict[str, ShardFile]) -> None:
-        self._files = files
+    def __init__(self, files: dict[str, ShardFile], jpeg: JpegFile | None = None) -> None:
+        self._files = {name: file for name, file in files.items() if name != PIXEL_JPEG}
+        self._jpeg = jpeg
 
     def take(self, row: int, video: DecodedVideo) -> None:
-        """Write which frames `video` gave."""
-        values = view_values(video)
+        """Write which frames `video` gave, and the frames themselves if they are kept."""
+        values = {**view_values(video), PIXELS: video.frames}
+        if self._jpeg is not None:
+            values[PIXEL_JPEG_SPAN] = self._jpeg.append(video.frames, video.frame_valid)
         for name, file in self._files.items():
             file.append(row, values[name])
 
     def miss(self, row: int, reason: str) -> None:
         """A failed video has no rows; the ledger's facts tell why."""
 
+    @property
+    def errors(self) -> dict[str, ErrorSum]:
+        """What keeping the frames lost."""
+        return {} if self._jpeg is None else {PIXELS: self._jpeg.error}
+
     def finish(self) -> list[ObjectRecord]:
-        return [file.finish() for file in self._files.values()]
+        records = [file.finish() for file in self._files.values()]
+        return records if self._jpeg is None else [*records, self._jpeg.finish()]
 
 
 class StoredView:
@@ -108,6 +119,10 @@ class StoredView:
                 f"{self._path}, video row {row} decoded in the first dump and fails now ({reason}); "
                 "restore the file, or dump into another CACHE"
             )
+
+    @property
+    def errors(self) -> dict[str, ErrorSum]:
+        return {}
 
     def finish(self) -> list[ObjectRecord]:
         return []

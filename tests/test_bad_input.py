@@ -73,6 +73,17 @@ def test_a_cache_of_another_dataset_is_refused_and_left_alone(capsys, tmp_path):
     assert sorted(path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()) == before
 
 
+def test_what_is_missing_is_refused_or_recorded_in_the_cache(capsys, tmp_path):
+    write_clip(tmp_path / "a.mp4", ["red"])
+    (tmp_path / "clips.csv").write_text("video,text,split\na.mp4,red,train\ngone.mp4,blue,train\n")
+    words = ["--dataset", "table", "--data", tmp_path / "clips.csv", "--cache", tmp_path / "c.zarr"]
+    assert dump(*words) == 2
+    assert "1 of 2 video files are missing, first: gone.mp4" in one_line(capsys)
+    assert dump(*words, "--allow-missing") == 0
+    printed = capsys.readouterr().out
+    assert "missing  of what is published: 1 train texts, 1 train videos" in printed
+
+
 def test_xclip_without_weights_says_what_to_place_where(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "a.mp4", ["red"])

@@ -27,7 +27,7 @@ from store.inputs.cuts import Cutter, Look
 from store.inputs.decord_access import decode_by_index
 from store.inputs.images import IMAGE_SUFFIXES, read_image
 from store.inputs.packets import PacketRun, read_run
-from store.inputs.preprocess import SQUARE, THUMBNAIL_SIZE, thumbnail
+from store.inputs.preprocess import SQUARE, THUMBNAIL_SIZE, thumbnails
 from store.inputs.probe import DECORD, RANDOM_ACCESS, SEQUENTIAL, Probe, probe_run
 from store.inputs.random_access import RandomAccessError, decode_groups
 from store.inputs.sequential import OrderedDecode, decode_in_order
@@ -171,23 +171,23 @@ def assemble(
     skipped_packets: int = 0,
 ) -> DecodedVideo:
     """Put the cuts of a video, by frame index, into the view's R x M places."""
-    view, small = selection.view, THUMBNAIL_SIZE
+    view = selection.view
     shape = (view.renditions, view.frames)
     frames = np.zeros(view.pixel_shape, dtype=np.uint8)
-    thumbnails = np.zeros((*shape, small, small, 3), dtype=np.uint8)
+    small = np.zeros((*shape, THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), dtype=np.uint8)
     times, valid = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     looks = [cuts[shown[0]].looks[rendition] for rendition, shown in enumerate(selection.indices)]
     for rendition, shown in enumerate(selection.indices):
         for at, index in enumerate(shown):
             frames[rendition, at] = cuts[index].squares[rendition]
-            thumbnails[rendition, at] = thumbnail(frames[rendition, at])
             times[rendition, at] = selection.frame_time_s[index]
             valid[rendition, at] = True
+        small[rendition] = thumbnails(frames[rendition])
     return DecodedVideo(
         frames=frames,
         frame_time_s=times,
         frame_valid=valid,
-        thumbnail=thumbnails,
+        thumbnail=small,
         crop_box=np.stack([look.crop_box for look in looks]),
         flip=np.array([look.flip for look in looks]),
         colour=np.stack([look.colour for look in looks]),

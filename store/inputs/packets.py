@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from store.inputs.container import read_packets
@@ -23,6 +24,8 @@ CLOSING_SLICES = {"h264": frozenset({5}), "hevc": frozenset({19, 20})}
 PARAMETER_SETS = {"h264": frozenset({7, 8}), "hevc": frozenset({33, 34})}
 HEADER_BYTES = {"h264": 5, "hevc": 22}
 """Of the decoder configuration record, up to the byte with the length size (ISO/IEC 14496-15)."""
+FORBIDDEN_BIT = 0x80
+"""Of a unit's first byte: never set but by damage."""
 
 
 class PacketFacts(NamedTuple):
@@ -77,7 +80,7 @@ def facts_of(packet: Packet[VideoStream], codec: str, length_size: int | None) -
         key=packet.is_keyframe,
         hidden=packet.is_discard,
         corrupt=packet.is_corrupt,
-        side_data=tuple(item.data_type for item in packet.iter_sidedata()),
+        side_data=tuple([item.data_type for item in packet.iter_sidedata()]),
         units=units,
     )
 
@@ -91,14 +94,26 @@ def unit_length_size(codec: str, extradata: bytes) -> int | None:
 
 
 def unit_types(data: bytes, length_size: int, codec: str) -> frozenset[int]:
-    """Types of the length-prefixed units of one packet."""
-    types, at, end = [], 0, len(data) - length_size
-    shift, mask = (0, 0x1F) if codec == "h264" else (1, 0x3F)
-    while at < end:
+    """Types of the length-prefixed units of one packet; none where the lengths do not add up.
+
+    A packet with a damaged length is one that a decoder refuses, so that later frames are numbered otherwise.
+    """
+    heads, at, end = bytearray(), 0, len(data)
+    while at + length_size < end:
         begin = at + length_size
-        types.append(data[begin] >> shift & mask)
+        heads.append(data[begin])
         at = begin + int.from_bytes(data[at:begin], "big")
-    return frozenset(types)
+        if at == begin:
+            break
+    return types_of_heads(bytes(heads), codec) if at == end else frozenset()
+
+
+@lru_cache
+def types_of_heads(heads: bytes, codec: str) -> frozenset[int]:
+    """Types of units by the first byte of each; most packets of a stream have the same few."""
+    if max(heads, default=0) & FORBIDDEN_BIT:
+        return frozenset()
+    return frozenset(head & 0x1F if codec == "h264" else head >> 1 & 0x3F for head in heads)
 
 
 def group_starts(facts: Sequence[PacketFacts]) -> list[int]:

@@ -94,11 +94,16 @@ def fit(frame_YXC: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(narrow.resize((size, size), Image.Resampling.BICUBIC, box=shown))
 
 
-def thumbnail(frame_YXC: np.ndarray) -> np.ndarray:
-    """uint8 [16, 16, 3]: the mean colour of each tile of a view's frame, to recognise it by."""
+def thumbnails(frames_MYXC: np.ndarray) -> np.ndarray:
+    """uint8 [M, 16, 16, 3]: the mean colour of each tile of a view's frames, to recognise them by."""
     from PIL import Image
 
-    image, tile = Image.fromarray(frame_YXC), frame_YXC.shape[0] // THUMBNAIL_SIZE
-    if frame_YXC.shape[:2] == (tile * THUMBNAIL_SIZE, tile * THUMBNAIL_SIZE):
-        return np.asarray(image.reduce(tile))
-    return np.asarray(image.resize((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.BOX))
+    count, size = frames_MYXC.shape[:2]
+    small = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    if size % THUMBNAIL_SIZE == 0:
+        # Tiles do not cross frames, so all are reduced as one tall image.
+        column = Image.fromarray(frames_MYXC.reshape(count * size, size, 3))
+        return np.asarray(column.reduce(size // THUMBNAIL_SIZE)).reshape(count, *small, 3)
+    return np.stack(
+        [np.asarray(Image.fromarray(frame).resize(small, Image.Resampling.BOX)) for frame in frames_MYXC]
+    )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from store.errors import InputError
+from store.inputs.protocol import EVERY_CAPTION, PROTOCOLS
 
 CAPTION = "caption"
 CLASS = "class"
@@ -26,12 +27,14 @@ class Video:
     """One row of the video table.
 
     `id` is unique in the dataset; `path` is where the file lies on this machine (never stored);
-    `moment_s` is the (start, end) in seconds of the part that its captions describe, where known.
+    `moment_s` is the (start, end) in seconds of the part that its captions describe, where known;
+    `label` is the text row of its class, in a dataset of classes.
     """
 
     id: str
     path: Path
     moment_s: tuple[float, float] | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,21 @@ class DatasetCard:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """Rows that came together: `video` and `text` are (first, end) row numbers of each table."""
+
+    video: tuple[int, int]
+    text: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Samples:
     """All rows of a dataset.
 
-    Raises InputError on a duplicate id, an empty text, or a text or split that points nowhere.
+    protocol: how it is evaluated, one of `protocol.PROTOCOLS`. missing: what the published dataset has beyond
+    these rows, e.g. {"train videos": 3, "train texts": 60}; less than 0 where here is more. prompts: the
+    templates of the class texts; of C classes, text row p * C + c is class c in prompt p.
+    Raises InputError on a duplicate id, an empty text, or a text, label or split that points nowhere.
     """
 
     name: str
@@ -72,9 +86,22 @@ class Samples:
     videos: tuple[Video, ...]
     texts: tuple[Text, ...]
     splits: dict[str, Split] = field(repr=False)
+    protocol: str = EVERY_CAPTION
+    missing: Mapping[str, int] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise InputError(
+                f"dataset {self.name!r}: no protocol {self.protocol!r}; there is {', '.join(PROTOCOLS)}"
+            )
         refuse_duplicates(self.name, "video id", (video.id for video in self.videos))
+        for row, video in enumerate(self.videos):
+            label = video.label
+            if label is not None and not (0 <= label < len(self.texts) and self.texts[label].kind == CLASS):
+                raise InputError(
+                    f"dataset {self.name!r}: video row {row} names text row {label} as its class; it is none"
+                )
         for row, text in enumerate(self.texts):
             if not text.text.strip():
                 raise InputError(f"dataset {self.name!r}: text row {row} is empty; remove it")
@@ -92,20 +119,32 @@ class Samples:
                 if len(rows) and (rows.min() < 0 or rows.max() >= count):
                     raise InputError(f"dataset {self.name!r}: split {name!r} points beyond the tables")
 
-    def digest(self) -> str:
-        """sha256 over ids, moments, texts, their videos and the splits, in order: the rows' identity."""
-        sha = hashlib.sha256()
-        rows: Iterable[object] = (
-            *(["video", video.id, video.moment_s] for video in self.videos),
-            *(["text", text.text, text.video, text.kind] for text in self.texts),
-            *(
-                ["split", name, split.video.tolist(), split.text.tolist()]
-                for name, split in sorted(self.splits.items())
-            ),
-        )
-        for row in rows:
-            sha.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        return sha.hexdigest()
+    def rows_digest(self, segments: Sequence[Segment] | None = None) -> str:
+        """sha256 (hex) of ids, moments, classes, texts and their videos: a chain over segments of the rows.
+
+        The digest of a segment covers the one before it, so that rows appended later leave the digests of the
+        earlier ones as they were. segments: one over all rows if not given.
+        """
+        chain = ""
+        for segment in segments or [Segment((0, len(self.videos)), (0, len(self.texts)))]:
+            sha = hashlib.sha256(chain.encode())
+            for row in self._segment_rows(segment):
+                sha.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            chain = sha.hexdigest()
+        return chain
+
+    def _segment_rows(self, segment: Segment) -> Iterator[object]:
+        for video in self.videos[slice(*segment.video)]:
+            yield ["video", video.id, video.moment_s, *([] if video.label is None else [video.label])]
+        for text in self.texts[slice(*segment.text)]:
+            yield ["text", text.text, text.video, text.kind]
+
+    def splits_digest(self) -> str:
+        """sha256 (hex) of the row numbers of every split, by name."""
+        told = [
+            [name, split.video.tolist(), split.text.tolist()] for name, split in sorted(self.splits.items())
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def refuse_duplicates(dataset: str, what: str, keys: Iterable[object]) -> None:

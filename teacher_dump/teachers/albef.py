@@ -159,7 +159,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 def official() -> AlbefTeacher:
     """At the size of the published model; under `torch.device("meta")` it costs no memory."""
     text = BertSizes(30522, 768, 12, 6, 12, 3072, 512, 768)
-    model = Albef(AlbefSizes(384, 16, 768, 12, 12, text, 256))
+    model = Albef(AlbefSizes(384, 16, 768, 12, 12, 3072, text, 256))
     return AlbefTeacher(model, wordpiece_tokenizer(dict(zip(SPECIAL, range(4), strict=True)), WORDS))
 
 
@@ -168,6 +168,6 @@ def tiny(seed: int) -> AlbefTeacher:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
     text = BertSizes(len(tokens), 32, 2, 1, 2, 64, WORDS, 48)
-    sizes = AlbefSizes(32, 16, 48, 2, 2, text, 16)
+    sizes = AlbefSizes(32, 16, 48, 2, 2, 96, text, 16)
     tokenizer = wordpiece_tokenizer({token: number for number, token in enumerate(tokens)}, 16)
     return AlbefTeacher(seeded(seed, lambda: Albef(sizes)), tokenizer)

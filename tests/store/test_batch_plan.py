@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.batch_plan import BatchPlan, shuffled
+from store.batch_plan import BatchPlan, rank_strip, shuffled
 from store.errors import InputError
 
 
@@ -52,3 +52,44 @@ def test_the_order_of_a_seed_stays_what_published_runs_used() -> None:
 def test_a_batch_larger_than_the_training_set_is_refused() -> None:
     with pytest.raises(InputError, match="smaller --batch-size"):
         BatchPlan(np.arange(10), 16, seed=0)
+
+
+VIDEOS = st.lists(st.integers(0, 9), min_size=4, max_size=60)
+
+
+@settings(deadline=None, max_examples=60)
+@given(VIDEOS, st.integers(1, 4), st.integers(0, 5), st.sampled_from([1, 2, 4]))
+def test_every_world_size_sees_the_same_batches_in_the_same_order(
+    videos: list[int], share: int, epoch: int, world_size: int
+) -> None:
+    batch_size = share * 4
+    if batch_size > len(videos):
+        return
+    rows = BatchPlan(np.array(videos), batch_size, seed=3).epoch(epoch).rows
+    strips = [rows[:, rank_strip(batch_size, rank, world_size)] for rank in range(world_size)]
+    assert all(strip.shape[1] == batch_size // world_size for strip in strips)
+    assert np.array_equal(np.concatenate(strips, axis=1), rows)
+
+
+@settings(deadline=None, max_examples=60)
+@given(VIDEOS, st.integers(1, 8), st.data())
+def test_a_resume_at_any_step_goes_on_with_exactly_the_steps_that_were_left(
+    videos: list[int], batch_size: int, data: st.DataObject
+) -> None:
+    if batch_size > len(videos):
+        return
+    plan = BatchPlan(np.array(videos), batch_size, seed=1)
+    behind = data.draw(st.integers(0, 3 * plan.steps_per_epoch))
+    stop = data.draw(st.integers(0, behind))
+    undisturbed = np.concatenate([plan.epoch(epoch).rows for epoch in range(3)])[:behind]
+    resumed = BatchPlan(np.array(videos), batch_size, seed=1)
+    went = [*plan.steps(0, stop), *resumed.steps(stop, behind)]
+    assert len(went) == behind
+    assert all(np.array_equal(rows, expected) for rows, expected in zip(went, undisturbed, strict=True))
+
+
+def test_a_batch_that_the_processes_can_not_share_evenly_is_refused() -> None:
+    with pytest.raises(InputError, match="batch of 6 can't be split over 4"):
+        rank_strip(6, 0, 4)
+    with pytest.raises(InputError, match="ranks go from 0 to 1, got 2"):
+        rank_strip(8, 2, 2)

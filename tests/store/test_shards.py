@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.durable import canonical_json, write_file
-from store.errors import DamagedCacheError
-from store.shards import RowsArray, ShardedRows, ShardFile
+from store.errors import DamagedCacheError, InputError
+from store.sharded_rows import ShardedRows
+from store.shards import RowsArray, ShardFile
 
 
 def write_array(
@@ -54,7 +55,7 @@ def test_an_absent_row_is_absent_and_never_a_number(tmp_path):
     write_array(tmp_path, values, 2, absent=frozenset({3}))
     rows = ShardedRows(tmp_path, "x")
     assert rows.present.tolist() == [True, True, True, False, True]
-    with pytest.raises(DamagedCacheError, match="no row 3"):
+    with pytest.raises(InputError, match="no row 3"):
         rows.read(np.array([2, 3]))
     assert np.isnan(zarr.open_array(tmp_path / "x", mode="r")[3]).all()
 

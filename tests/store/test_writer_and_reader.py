@@ -62,7 +62,7 @@ def test_tables_come_back_in_order(tmp_path):
     assert cache.text_video.tolist() == [text.video for text in samples.texts]
     assert cache.splits == ["test", "train", "val"]
     assert cache.split("val").text.tolist() == samples.splits["val"].text.tolist()
-    assert cache.dataset["rows_sha256"] == samples.digest()
+    assert cache.dataset["segments"] == [{"video": [0, 8], "text": [0, 16], "sha256": samples.rows_digest()}]
     with pytest.raises(UnknownNameError, match="did you mean 'val'"):
         cache.split("vaal")
 
@@ -213,7 +213,7 @@ def test_a_resume_under_another_identity_names_the_field_and_both_values(tmp_pat
 
 def test_another_dataset_is_refused(tmp_path):
     write_synthetic_cache(tmp_path / "c.zarr")
-    with pytest.raises(IdentityError, match="rows_sha256"):
+    with pytest.raises(IdentityError, match="segments"):
         CacheWriter(tmp_path / "c.zarr", replace(synthetic_samples(), texts=synthetic_samples().texts[::-1]))
     with pytest.raises(IdentityError, match="name"):
         CacheWriter(tmp_path / "c.zarr", synthetic_samples(name="other"))

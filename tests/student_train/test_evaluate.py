@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +62,30 @@ def test_an_untrained_student_retrieves_by_chance(
     rows = split_rows(learnable, oracle, "test")
     metrics = metrics_of(retrieve(student, oracle, rows), rows)
     assert metrics["text_to_video"]["SumR"] < 250
+
+
+def test_the_protocol_of_the_dataset_decides_what_competes(tmp_path, student: afa.AfaStudent) -> None:
+    samples = learnable_samples({"train": 8, "test": 40}, captions=3)
+    found = {}
+    for protocol in ("every-caption", "multi-caption"):
+        root = write_learnable_cache(tmp_path / f"{protocol}.zarr", replace(samples, protocol=protocol))
+        cache = open_cache(root)
+        teacher = cache.teacher("oracle")
+        rows = split_rows(cache, teacher, "test")
+        assert rows.protocol == protocol
+        found[protocol] = metrics_of(retrieve(student, teacher, rows), rows)
+    assert found["every-caption"]["text_to_video"] == found["multi-caption"]["text_to_video"]
+    single, sets = (metrics["video_to_text"]["MnR"] for metrics in found.values())
+    assert sets < single, "three captions of a rival count once"
+
+
+def test_equal_captions_of_two_videos_are_right_for_both(tmp_path, student: afa.AfaStudent) -> None:
+    samples = learnable_samples({"train": 8, "test": 40})
+    texts = [replace(text, text="the same") if text.video >= 8 else text for text in samples.texts]
+    for protocol, recall in (("equal-captions", 100), ("every-caption", None)):
+        made = replace(samples, texts=tuple(texts), protocol=protocol)
+        cache = open_cache(write_learnable_cache(tmp_path / f"{protocol}.zarr", made))
+        teacher = cache.teacher("oracle")
+        rows = split_rows(cache, teacher, "test")
+        metrics = metrics_of(retrieve(student, teacher, rows), rows)
+        assert (metrics["text_to_video"]["R@1"] == 100) == (recall == 100)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
+from store.inputs.datasets.base import Published
 from store.inputs.samples import Samples
-from store.lookup import load_plugin
+from store.lookup import check_name, load_plugin, plugin_names
 
 
-def load_dataset(name: str, data: Path) -> Samples:
-    """All rows of dataset `name` whose files lie at `data`.
+def load_dataset(name: str, data: Path, allow_missing: bool = False) -> Samples:
+    """All rows of dataset `name`, <module> or <module>-<variant>, whose files lie at `data`.
 
-    Raises UnknownNameError listing the datasets, MissingFileError, InputError.
+    allow_missing: take what is there, and record what is not. Raises UnknownNameError
+    listing the datasets, MissingFileError, InputError.
     """
-    samples: Samples = load_plugin(sys.modules[__name__], "dataset", name).load(data)
+    from store.inputs.published import load_published  # it needs this package's base.py first
+
+    found = find_dataset(name)
+    if isinstance(found, Published):
+        return load_published(found, data, allow_missing)
+    samples: Samples = found.load(data, allow_missing)
     return samples
 
 
@@ -24,6 +32,30 @@ def prepare_dataset(name: str, data: Path) -> dict[str, float]:
     A dataset without `prepare` needs nothing; finished work costs nothing again, and its seconds are
     those that it took.
     """
-    module = load_plugin(sys.modules[__name__], "dataset", name)
-    seconds: dict[str, float] = module.prepare(data) if hasattr(module, "prepare") else {}
+    found = find_dataset(name)
+    seconds: dict[str, float] = found.prepare(data) if hasattr(found, "prepare") else {}
     return seconds
+
+
+def dataset_names() -> list[str]:
+    """Every name that DATASET=... may be, sorted."""
+    return sorted(_all_datasets())
+
+
+def find_dataset(name: str) -> Published | ModuleType:
+    """The published dataset, or the module of a dataset of one's own; raises UnknownNameError listing all."""
+    found = _all_datasets()
+    check_name("dataset", name, found)
+    return found[name]
+
+
+def _all_datasets() -> dict[str, Published | ModuleType]:
+    folder = sys.modules[__name__]
+    found: dict[str, Published | ModuleType] = {}
+    for name in plugin_names(folder):
+        module = load_plugin(folder, "dataset", name)
+        if hasattr(module, "VARIANTS"):
+            found.update({dataset.name: dataset for dataset in module.VARIANTS.values()})
+        else:
+            found[name] = module
+    return found

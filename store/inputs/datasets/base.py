@@ -1,39 +1,163 @@
-"""The contract of a dataset: a module of this folder, whose name is the dataset's, with these two.
+"""The contract of a dataset: a module of this folder, whose name is the dataset's. There are two kinds.
+
+A published dataset, read from its official annotation files, offers
+
+    VARIANTS: dict[str, Published]   its splits; "" is the default, spelt <module>, others <module>-<variant>
+
+and a dataset of one's own (`table`, `demo`)
 
     NEEDS: str                       one line: what DATA has to be, for the error when it is not
-    load(data: Path) -> Samples      every row of it, in an order that depends on the files alone
+    load(data: Path, allow_missing: bool = False) -> Samples    every row of it, in an order that depends on
+    the
+                                     files alone; allow_missing leaves out videos that are not there
+    prepare(data: Path) -> dict[str, float]    optional: makes its own files; seconds by phase
 
-and, for a dataset that makes its own files, `prepare(data: Path) -> dict[str, float]`: seconds by phase.
-
-`load` raises MissingFileError with one line that says what to place where, and InputError with file and line
-for what it can't use. It reads annotations and looks for video files; it never opens one.
+Both raise MissingFileError with one line that says what to place where, and InputError with file and line
+for what they can't use. They read annotations and look for video files; they never open one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from store.errors import MissingFileError
-from store.inputs.samples import Samples
+from store.inputs.samples import DatasetCard, Samples
+from store.inputs.video_folder import VideoFolder
 
 SHOWN = 3
 
 
-class Dataset(Protocol):
-    """What a dataset module offers."""
+class OwnDataset(Protocol):
+    """What the module of a dataset of one's own offers."""
 
     NEEDS: str
 
-    def load(self, data: Path) -> Samples: ...
+    def load(self, data: Path, allow_missing: bool = False) -> Samples: ...
 
 
-def refuse_missing_videos(where: str, missing: Sequence[object], count: int) -> None:
+@dataclass(frozen=True)
+class NeededFile:
+    """An annotation file. names: the published one first, then those that hold the same; one of them is
+    needed.
+
+    source: where a user gets it. many: the name is a pattern, and that many files fit it.
+    """
+
+    names: tuple[str, ...]
+    what: str
+    source: str
+    optional: bool = False
+    many: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def __str__(self) -> str:
+        return " or ".join(self.names)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A known arrangement of DATA: where the annotations and where the videos lie, relative to it."""
+
+    title: str
+    annotations: str = ""
+    videos: str = ""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How large a split is published to be; None where nobody has published it."""
+
+    videos: int | None
+    texts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A video that the annotations name.
+
+    texts: its captions, tidied; an empty one is left out. files: names under which it may lie, the likeliest
+    first, with or without suffix; by default the id. label: the number of its class, from 0.
+    """
+
+    id: str
+    split: str
+    texts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    moment_s: tuple[float, float] | None = None
+    label: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.files or (self.id,)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the annotation files say. entries: in the files' order. classes: class names by number."""
+
+    entries: list[Entry]
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The annotation files of a dataset that lie at DATA, by their published name; and the video files."""
+
+    data: Path
+    paths: dict[str, list[Path]]
+    videos: VideoFolder
+
+    def one(self, name: str) -> Path:
+        return self.paths[name][0]
+
+    def optional(self, name: str) -> Path | None:
+        return next(iter(self.paths.get(name, [])), None)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published dataset with one of its splits.
+
+    name: as spelt in DATASET=...; stored in the cache, its identity. videos: what the video files are called
+    and where a user gets them. counts: split -> its published size, in the order of the rows; `test` is the
+    split that papers report. read: the files -> what they say. prompts: templates of class texts.
+    missing_is_normal: nobody has all the files, so the rows that are there are taken and the rest recorded.
+    """
+
+    name: str
+    card: DatasetCard
+    files: tuple[NeededFile, ...]
+    videos: str
+    layouts: tuple[Layout, ...]
+    counts: dict[str, Count] = field(repr=False)
+    protocol: str
+    read: Callable[[FoundFiles], Annotations] = field(repr=False)
+    prompts: tuple[str, ...] = ()
+    missing_is_normal: bool = False
+
+    @property
+    def needs(self) -> str:
+        """One line: what to place at DATA, and where to get it."""
+        by_source: dict[str, list[str]] = {}
+        for file in self.files:
+            if not file.optional:
+                by_source.setdefault(file.source, []).append(str(file))
+        files = "; ".join(f"{', '.join(names)} ({source})" for source, names in by_source.items())
+        return f"a folder with {files}{'; ' if files else ''}and {self.videos}"
+
+
+def refuse_missing_videos(where: str, missing: Sequence[object], count: int, way_out: str = "") -> None:
     """Raise MissingFileError that tells how many of `count` video files are missing, and the first few."""
     if missing:
         raise MissingFileError(
             f"{where}: {len(missing)} of {count} video files are missing, first: {first_few(missing)}"
+            f"{'; ' if way_out else ''}{way_out}"
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -20,6 +21,7 @@ import numpy as np
 
 from store.errors import InputError, MissingFileError
 from store.inputs.datasets.base import refuse_missing_videos
+from store.inputs.protocol import EQUAL_CAPTIONS, EVERY_CAPTION
 from store.inputs.samples import DatasetCard, Samples, Split, Text, Video
 from store.inputs.table_file import Row, read_rows
 
@@ -41,11 +43,12 @@ class Caption(NamedTuple):
     moment_s: tuple[float, float] | None
 
 
-def load(data: Path) -> Samples:
+def load(data: Path, allow_missing: bool = False) -> Samples:
     """All rows of the table, videos in the order of their first row.
 
-    Raises MissingFileError for the table or video files that are not there; InputError, with file and line,
-    for a row that can't be used: an empty or repeated caption, a video in two splits or with two moments.
+    allow_missing: leave out the rows of videos that are not there, and record how many. Raises
+    MissingFileError for the table or video files that are not there; InputError, with file and line, for a
+    row that can't be used: an empty or repeated caption, a video in two splits or with two moments.
     """
     if not data.is_file():
         raise MissingFileError(f"no table at {data}; DATASET=table needs DATA={NEEDS}")
@@ -54,17 +57,43 @@ def load(data: Path) -> Samples:
     first_row: dict[str, Caption] = {}
     for caption in captions:
         first_row.setdefault(caption.id, caption)
-    row_of = {id: row for row, id in enumerate(first_row)}
-    videos = tuple(Video(id, data.parent / row.path, row.moment_s) for id, row in first_row.items())
-    missing = [video.id for video in videos if not video.path.is_file()]
-    refuse_missing_videos(f"{data} (paths are relative to its folder)", missing, len(videos))
+    missing = [id for id, row in first_row.items() if not (data.parent / row.path).is_file()]
+    if not allow_missing or len(missing) == len(first_row):
+        refuse_missing_videos(f"{data} (paths are relative to its folder)", missing, len(first_row))
+    absent = set(missing)
+    there = [caption for caption in captions if caption.id not in absent]
+    videos = tuple(
+        Video(id, data.parent / row.path, row.moment_s) for id, row in first_row.items() if id not in absent
+    )
+    row_of = {video.id: row for row, video in enumerate(videos)}
     return Samples(
         name="table",
         card=DatasetCard(title=data.stem, licence="not stated", source=data.name),
         videos=videos,
-        texts=tuple(Text(caption.text, row_of[caption.id]) for caption in captions),
-        splits=splits_of(captions, row_of),
+        texts=tuple(Text(caption.text, row_of[caption.id]) for caption in there),
+        splits=splits_of(there, row_of),
+        protocol=protocol_of(there),
+        missing=missing_rows(captions, absent),
     )
+
+
+def protocol_of(captions: Iterable[Caption]) -> str:
+    """equal-captions if videos of one split share a caption, else every-caption."""
+    owner: dict[tuple[str, str], str] = {}
+    shared = any(owner.setdefault((row.split, row.text), row.id) != row.id for row in captions)
+    return EQUAL_CAPTIONS if shared else EVERY_CAPTION
+
+
+def missing_rows(captions: Iterable[Caption], absent: set[str]) -> dict[str, int]:
+    """How many videos and texts of each split the table has of videos that are not there."""
+    gone = [caption for caption in captions if caption.id in absent]
+    videos = Counter(split for split, _ in {(caption.split, caption.id) for caption in gone})
+    texts = Counter(caption.split for caption in gone)
+    return {
+        f"{split} {unit}": count
+        for unit, counts in (("videos", videos), ("texts", texts))
+        for split, count in counts.items()
+    }
 
 
 def splits_of(captions: Iterable[Caption], row_of: dict[str, int]) -> dict[str, Split]:

@@ -56,7 +56,7 @@ def test_the_digest_does_not_depend_on_where_the_table_lies(folder, tmp_path_fac
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "a.mp4").write_bytes(b"clip")
     rows = (HEADER, "a.mp4,one,train")
-    assert load_csv(folder, *rows).digest() == load_csv(elsewhere, *rows).digest()
+    assert load_csv(folder, *rows).rows_digest() == load_csv(elsewhere, *rows).rows_digest()
 
 
 def test_a_table_made_by_a_spreadsheet_is_read(folder):
@@ -216,3 +216,37 @@ def test_another_kind_of_file_is_refused(folder):
     (folder / "clips.xlsx").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"expected a name that ends in \.csv or \.jsonl"):
         table.load(folder / "clips.xlsx")
+
+
+def test_missing_videos_may_be_left_out_and_are_recorded(folder):
+    path = folder / "clips.csv"
+    rows = (HEADER, "gone.mp4,one,train", "a.mp4,two,train", "gone.mp4,three,train", "b.mp4,four,test")
+    path.write_text("\n".join(rows))
+    with pytest.raises(MissingFileError, match="1 of 3 video files are missing, first: gone"):
+        table.load(path)
+    samples = table.load(path, allow_missing=True)
+    assert [(text.text, samples.videos[text.video].id) for text in samples.texts] == [
+        ("two", "a.mp4"),
+        ("four", "b.mp4"),
+    ]
+    assert samples.splits["test"].video.tolist() == [1]
+    assert samples.missing == {"train videos": 1, "train texts": 2}
+
+
+def test_a_table_of_which_nothing_is_there_is_refused_all_the_same(folder):
+    path = folder / "clips.csv"
+    path.write_text(f"{HEADER}\ngone.mp4,one,train\n")
+    with pytest.raises(MissingFileError, match="1 of 1 video files"):
+        table.load(path, allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "protocol"),
+    [
+        (["a.mp4,one,train", "b.mp4,two,train"], "every-caption"),
+        (["a.mp4,one,train", "b.mp4,one,train"], "equal-captions"),
+        (["a.mp4,one,train", "b.mp4,one,test"], "every-caption"),
+    ],
+)
+def test_videos_that_share_a_caption_are_both_right_for_it(folder, rows, protocol):
+    assert load_csv(folder, HEADER, *rows).protocol == protocol

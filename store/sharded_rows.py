@@ -1,0 +1,222 @@
+"""Rows of a sharded array, read at their offset in the shard files: no codec, no temporary, no chunk cache.
+
+A row above SMALL_ROW_BYTES is read by one `preadv` straight into the output. Warm it costs the same as
+copying from a memory map, cold it is one request instead of many page faults, and a file that is cut off
+meanwhile is an error, not the SIGBUS that ends a process. Small rows, where a call a row would cost more
+than its bytes, are gathered by one vectorised take over the mapped shard, after asking whether the file is
+still whole. All of them release the GIL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from store.durable import read_json
+from store.errors import DamagedCacheError, InputError
+from store.open_shards import OpenShard, OpenShards
+from store.shards import ABSENT, CRC_BYTES, DTYPES, FILL, RowsArray, crc32c
+
+SMALL_ROW_BYTES = 1 << 16
+SCRATCH_BYTES = 1 << 20
+
+
+class ShardedRows:
+    """Rows of the sharded array at `root`/`array_path`, by number; any number of threads may read at once.
+
+    Every shard's index is checked here, every row's crc32c when this process first reads it; later reads of
+    the row cost one copy. Memory: 9 bytes a row of the array, up to SCRATCH_BYTES a reading thread, and the
+    whole array after `load`. Raises DamagedCacheError naming the object.
+    """
+
+    def __init__(self, root: Path, array_path: str) -> None:
+        self.path = array_path
+        folder = root / array_path
+        self.array = RowsArray.from_zarr_json(read_json(folder / "zarr.json"), array_path)
+        if self.array.shard_rows is None:
+            raise DamagedCacheError(f"{array_path} is not sharded")
+        self._shard_rows = self.array.shard_rows
+        self._dtype = DTYPES[self.array.dtype]
+        self._stride = self.array.row_bytes + CRC_BYTES
+        keys = [self.array.shard_path(number) for number in range(self.array.shard_count)]
+        self._shards = OpenShards([folder / key for key in keys], [f"{array_path}/{key}" for key in keys])
+        self._offsets = np.full(self.array.shape[0], -1, dtype=np.int64)
+        for number in range(self.array.shard_count):
+            self._read_index(self._shards[number], number)
+        self._checked = np.zeros(self.array.shape[0], dtype=bool)
+        self._loaded: np.ndarray | None = None
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Which rows were written: bool [rows]."""
+        return self._offsets >= 0
+
+    @property
+    def nbytes(self) -> int:
+        """What `load` would take of RAM."""
+        return self.array.shape[0] * self.array.row_bytes
+
+    def _read_index(self, shard: OpenShard, number: int) -> None:
+        tail = np.empty(self._shard_rows * 16 + CRC_BYTES, dtype=np.uint8)
+        if shard.bytes < tail.nbytes:
+            raise DamagedCacheError(
+                f"{shard.name} has {shard.bytes} bytes, its index alone takes {tail.nbytes}; pull it again"
+            )
+        shard.read_into([tail], shard.bytes - tail.nbytes)
+        if crc32c(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:].tobytes():
+            raise DamagedCacheError(f"{shard.name}: the index's crc32c is wrong; pull it again")
+        start = number * self._shard_rows
+        index = tail[:-CRC_BYTES].view("<u8").reshape(-1, 2)[: self.array.shape[0] - start]
+        there = index[:, 0] != ABSENT
+        offset, size = index[there].T
+        last = max(shard.bytes - tail.nbytes - self._stride, 0)
+        if (size != self._stride).any() or (offset > last).any() or (offset % self._stride).any():
+            raise DamagedCacheError(f"{shard.name}: the index points beside its rows; pull it again")
+        self._offsets[start : start + len(index)][there] = offset
+
+    def load(self) -> np.ndarray:
+        """All rows, kept in RAM from now on; those that were not written hold the fill value."""
+        if self._loaded is None:
+            whole = np.full(self.array.shape, FILL.get(self.array.dtype, np.nan), dtype=self._dtype)
+            there = np.flatnonzero(self.present)
+            for run in np.split(there, np.flatnonzero(np.diff(there) > 1) + 1):
+                self.read_into(run, whole[run[0] : run[-1] + 1] if len(run) else whole[:0])
+            self._loaded = whole
+        return self._loaded
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The rows `rows` [N] as a new array [N, ...]; see `read_into`."""
+        out = self.empty(len(rows))
+        self.read_into(rows, out)
+        return out
+
+    def empty(self, rows: int) -> np.ndarray:
+        """Room for `rows` rows: [rows, ...], not filled."""
+        return np.empty((rows, *self.array.shape[1:]), dtype=self._dtype)
+
+    def read_into(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy the rows `rows` [N] (any order, repeats allowed) into `out` [N, ...], C-contiguous.
+
+        Raises InputError for a row number that is none, negative ones included, and for a row that was not
+        written; DamagedCacheError for bytes that changed; ValueError for an `out` that does not fit.
+        """
+        if (
+            out.shape != (len(rows), *self.array.shape[1:])
+            or out.dtype != self._dtype
+            or not out.flags.c_contiguous
+        ):
+            raise ValueError(
+                f"{self.path}: {len(rows)} rows fill a contiguous {self._dtype}"
+                f"{[len(rows), *self.array.shape[1:]]}, got {out.dtype}{list(out.shape)}"
+            )
+        rows, offsets = self._locate(rows)
+        flat = out.reshape(-1).view(np.uint8).reshape(len(rows), self.array.row_bytes)
+        if self._loaded is not None:
+            loaded = self._loaded.reshape(-1).view(np.uint8).reshape(-1, self.array.row_bytes)
+            np.take(loaded, rows, axis=0, out=flat, mode="clip")
+        elif self.array.row_bytes > SMALL_ROW_BYTES:
+            self._copy_one_by_one(rows, offsets, flat)
+        else:
+            self._take_small(rows, offsets, flat)
+
+    def gather(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Columns `columns` [C] of the rows `rows` [N] of a matrix: [N, C]; raises as `read_into` does."""
+        rows, offsets = self._locate(rows)
+        columns = _numbers(columns, self.array.shape[1], f"{self.path} has no column")
+        if self._loaded is not None:
+            return self._loaded[rows[:, np.newaxis], columns]
+        out = np.empty((len(rows), len(columns)), dtype=self._dtype)
+        for shard, places in self._by_shard(rows):
+            matrix = self._records(shard, self._dtype)
+            records = offsets[places] // self._stride
+            self._check_mapped(shard, rows[places], records)
+            out[places] = matrix[records[:, np.newaxis], columns]
+        return out
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The row numbers, checked, and where in its shard each of them begins: int64 [N]."""
+        rows = _numbers(rows, self.array.shape[0], f"{self.path} has no row")
+        offsets = self._offsets[rows]
+        if (offsets < 0).any():
+            raise InputError(
+                f"{self.path} has no row {rows[np.argmin(offsets)]}: its video did not decode; "
+                "leave it out (video_usable)"
+            )
+        return rows, offsets
+
+    def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[OpenShard, np.ndarray | slice]]:
+        """Every shard that holds some of `rows`, with their places in `rows`."""
+        numbers = rows // self._shard_rows
+        distinct = np.unique(numbers)
+        for number in distinct.tolist():
+            places = np.flatnonzero(numbers == number) if len(distinct) > 1 else slice(None)
+            yield self._shards[number], places
+
+    def _copy_one_by_one(self, rows: np.ndarray, offsets: np.ndarray, flat: np.ndarray) -> None:
+        numbers = (rows // self._shard_rows).tolist()
+        unchecked = (~self._checked[rows]).tolist()
+        stored_crc = np.empty(CRC_BYTES, dtype=np.uint8)
+        for place, (number, offset) in enumerate(zip(numbers, offsets.tolist(), strict=True)):
+            shard, content = self._shards[number], flat[place]
+            if not unchecked[place]:
+                shard.read_into([content], offset)
+                continue
+            shard.read_into([content, stored_crc], offset)
+            self._require_crc(int(rows[place]), content, stored_crc)
+        self._checked[rows] = True
+
+    def _take_small(self, rows: np.ndarray, offsets: np.ndarray, flat: np.ndarray) -> None:
+        block = max(SCRATCH_BYTES // self._stride, 1)
+        scratch = np.empty((min(block, len(rows)), self._stride), dtype=np.uint8)
+        for shard, places in self._by_shard(rows):
+            matrix = self._records(shard, np.dtype(np.uint8), CRC_BYTES)
+            wanted = offsets[places] // self._stride
+            place = np.arange(len(rows))[places]
+            for start in range(0, len(wanted), block):
+                some, there = wanted[start : start + block], place[start : start + block]
+                taken = scratch[: len(some)]
+                np.take(matrix, some, axis=0, out=taken, mode="clip")
+                self._check_taken(rows[there], taken)
+                flat[there] = taken[:, :-CRC_BYTES]
+
+    def _records(self, shard: OpenShard, dtype: np.dtype, behind: int = 0) -> np.ndarray:
+        """The mapped shard as a matrix of `dtype`: one record a line, with `behind` bytes after its row."""
+        shard.require_whole()
+        count = (shard.bytes - self._shard_rows * 16 - CRC_BYTES) // self._stride
+        width = (self.array.row_bytes + behind) // dtype.itemsize
+        return np.ndarray((count, width), dtype, shard.mapped, strides=(self._stride, dtype.itemsize))
+
+    def _check_taken(self, rows: np.ndarray, taken: np.ndarray) -> None:
+        for place in np.flatnonzero(~self._checked[rows]).tolist():
+            content = taken[place]
+            self._require_crc(int(rows[place]), content[:-CRC_BYTES], content[-CRC_BYTES:])
+        self._checked[rows] = True
+
+    def _check_mapped(self, shard: OpenShard, rows: np.ndarray, records: np.ndarray) -> None:
+        unchecked = ~self._checked[rows]
+        if unchecked.any():
+            matrix = self._records(shard, np.dtype(np.uint8), CRC_BYTES)
+            for row, record in zip(rows[unchecked].tolist(), records[unchecked].tolist(), strict=True):
+                self._require_crc(row, matrix[record, :-CRC_BYTES], matrix[record, -CRC_BYTES:])
+            self._checked[rows] = True
+
+    def _require_crc(self, row: int, content: np.ndarray, stored: np.ndarray) -> None:
+        if crc32c(content) != stored.tobytes():
+            raise DamagedCacheError(f"{self.path}, row {row}: the crc32c is wrong; pull the shard again")
+
+
+def _numbers(numbers: np.ndarray, count: int, complaint: str) -> np.ndarray:
+    """`numbers` [N] as int64, all of them from 0 to `count` - 1; raises InputError naming the first other."""
+    numbers = np.asarray(numbers)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise InputError(
+            f"rows are asked for by whole numbers [N], not by {numbers.dtype}{list(numbers.shape)}"
+        )
+    numbers = numbers.astype(np.int64, copy=False)
+    wrong = (numbers < 0) | (numbers >= count)
+    if wrong.any():
+        raise InputError(f"{complaint} {numbers[np.argmax(wrong)]}, they go from 0 to {count - 1}")
+    return numbers
