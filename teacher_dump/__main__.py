@@ -85,6 +85,8 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         "--layers", help="ViT blocks to store, from 0, separated by commas (default: the teacher's own)"
     )
     parser.add_argument("--frames", type=at_least_one, help="frames of a video (default: the teacher's own)")
+    parser.add_argument("--words", type=at_least_one,
+                        help="token ids of a text, for clip4clip and ts2net (default: 32)")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPE_NAMES, default=DTYPE_NAMES[0],
                         help="precision of the forward; the weights stay as they are")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the teacher runs: cpu, cuda, cuda:1, mps")
@@ -158,6 +160,7 @@ def load_teacher(arguments: argparse.Namespace) -> Teacher:
         pretrained=arguments.pretrained,
         layers=parse_layers(arguments.layers),
         frames=arguments.frames,
+        words=arguments.words,
         dtype=arguments.dtype,
         device=arguments.device,
         variant=tuple(word for word in arguments.variant.split(",") if word),

@@ -159,3 +159,13 @@ class TowersTeacher(FrozenTeacher):
 def scale_of(log_scale: Tensor) -> float:
     """exp(logit_scale); NaN on the meta device, where parameters have no values."""
     return float("nan") if log_scale.is_meta else float(log_scale.detach().exp())
+
+
+def check_words(teacher: str, words: int, towers: TowerSizes) -> int:
+    """`words`, where the text tower has places for as many; InputError otherwise."""
+    if not 3 <= words <= towers.context_length:
+        raise InputError(
+            f"teacher {teacher!r} reads texts of 3 to {towers.context_length} token ids, not of {words}; "
+            "give other --words"
+        )
+    return words

@@ -136,7 +136,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without weights or vocabulary, InputError if they do not fit.
     """
-    options.refuse("albef", "architecture", "pretrained", "classes", "features", "prompts")
+    options.refuse("albef", "architecture", "pretrained", "classes", "features", "prompts", "words")
     options.check_variant("albef", (MOMENTUM,))
     if options.frames not in (None, 1):
         raise InputError("teacher 'albef' sees one frame, the middle one; leave out --frames")

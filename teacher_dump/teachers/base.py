@@ -35,7 +35,7 @@ class TeacherOptions:
     (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view. dtype: precision of
     the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the forms of
     one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features,
-    prompts: of teacher `classes`.
+    prompts: of teacher `classes`. words: token ids of a text, where the weights leave it open.
     """
 
     checkpoint: Path | None = None
@@ -50,6 +50,7 @@ class TeacherOptions:
     classes: Path | None = None
     features: Path | None = None
     prompts: tuple[str, ...] = ()
+    words: int | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

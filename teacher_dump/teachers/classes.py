@@ -94,7 +94,7 @@ class ClassesTeacher(ClipTeacher):
 
 def load(options: TeacherOptions) -> FrozenTeacher:
     """As `clip` does; --prompt, --variant, --classes, --features say what the classifier is made of."""
-    options.refuse("classes", "vocabulary")
+    options.refuse("classes", "vocabulary", "words")
     options.check_variant("classes", VARIANTS)
     prompts = options.prompts or (PROMPT,)
     if wrong := [prompt for prompt in prompts if prompt.count(PLACE) != 1]:

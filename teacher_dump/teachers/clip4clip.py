@@ -17,7 +17,7 @@ from store.signals import SignalSpec
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
 from teacher_dump.clip4clip_model import SEQUENCE, Clip4Clip, Clip4ClipSizes
 from teacher_dump.clip_towers import TowerSizes, choose_layers
-from teacher_dump.frozen import FrozenTeacher, TowersTeacher, scale_of
+from teacher_dump.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
 from teacher_dump.tokens import byte_pair_tokenizer
 
@@ -30,9 +30,15 @@ CARD = TeacherCard(
 
 
 class Clip4ClipTeacher(TowersTeacher):
-    """A `Clip4Clip` model at `frames` frames and the official 32 words."""
+    """A `Clip4Clip` model; it was trained at 12 frames and 32 words, for long videos at 64 and 64."""
 
-    def __init__(self, model: Clip4Clip, frames: int = FRAMES, layers: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        model: Clip4Clip,
+        frames: int = FRAMES,
+        layers: Sequence[int] | None = None,
+        words: int = WORDS,
+    ) -> None:
         sizes, towers = model.sizes, model.sizes.towers
         if sizes.temporal_layers and frames > sizes.positions:
             raise InputError(
@@ -50,8 +56,8 @@ class Clip4ClipTeacher(TowersTeacher):
             "logit_scale": scale_of(model.clip.logit_scale),
             "layers": choose_layers(layers, towers.vision_layers),
         }
-        words = byte_pair_tokenizer(min(WORDS, towers.context_length))
-        super().__init__("clip4clip", model, towers, view, words, described)
+        tokenizer = byte_pair_tokenizer(check_words("clip4clip", words, towers))
+        super().__init__("clip4clip", model, towers, view, tokenizer, described)
         temporal = SignalSpec("temporal_frame_embedding", {**self.frame_sizes, "D": towers.embed_dim})
         self.signals = (*self.tower_signals, *([temporal] if sizes.head == SEQUENCE else []))
 
@@ -76,7 +82,8 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     )
     model = Clip4Clip(Clip4ClipSizes.from_state(state))
     load_strictly(model, state, str(options.checkpoint))
-    return Clip4ClipTeacher(model, options.frames or FRAMES, options.layers).run_as(options)
+    teacher = Clip4ClipTeacher(model, options.frames or FRAMES, options.layers, options.words or WORDS)
+    return teacher.run_as(options)
 
 
 def official() -> Clip4ClipTeacher:

@@ -80,7 +80,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     """The shipped weights, or those that a fit of one's own wrote to `checkpoint`."""
     if options.architecture or options.pretrained or options.frames not in (None, FRAMES):
         raise InputError(f"teacher 'demo' has one architecture and {FRAMES} frames; leave those options out")
-    options.refuse("demo", "vocabulary", "classes", "features", "prompts")
+    options.refuse("demo", "vocabulary", "classes", "features", "prompts", "words")
     options.check_variant("demo", ())
     path = options.checkpoint or WEIGHTS
     state = read_state(path, "demo", "what python -m teacher_dump fit --out writes")

@@ -22,7 +22,7 @@ from store.inputs.view import ONE_PER_SECOND, View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
 from teacher_dump.clip_towers import TowerSizes, choose_layers
-from teacher_dump.frozen import FrozenTeacher, TowersTeacher, scale_of
+from teacher_dump.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
 from teacher_dump.tokens import byte_pair_tokenizer
 from teacher_dump.ts2net_model import Ts2Net, Ts2NetSizes, own_state
@@ -50,6 +50,7 @@ class Ts2NetTeacher(TowersTeacher):
         frames: int = FRAMES,
         layers: Sequence[int] | None = None,
         samples: int = SAMPLES,
+        words: int = WORDS,
     ) -> None:
         sizes, towers = model.sizes, model.sizes.towers
         if (steps := frames * (1 + sizes.kept)) > sizes.positions:
@@ -72,8 +73,8 @@ class Ts2NetTeacher(TowersTeacher):
             "temperature": OFFICIAL_TEMPERATURE,
             "layers": choose_layers(layers, towers.vision_layers),
         }
-        words = byte_pair_tokenizer(min(WORDS, towers.context_length))
-        super().__init__("ts2net", model, towers, view, words, described)
+        tokenizer = byte_pair_tokenizer(check_words("ts2net", words, towers))
+        super().__init__("ts2net", model, towers, view, tokenizer, described)
         self.samples = samples
         self.signals = (
             *self.tower_signals,
@@ -140,7 +141,8 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     model = Ts2Net(sizes)
     load_strictly(model, own_state(state), str(options.checkpoint))
     samples = 0 if NOISE_FREE in options.variant else SAMPLES
-    return Ts2NetTeacher(model, options.frames or FRAMES, options.layers, samples).run_as(options)
+    teacher = Ts2NetTeacher(model, options.frames or FRAMES, options.layers, samples, options.words or WORDS)
+    return teacher.run_as(options)
 
 
 def official() -> Ts2NetTeacher:

@@ -72,7 +72,9 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
-    options.refuse("xpool", "architecture", "pretrained", "vocabulary", "classes", "features", "prompts")
+    options.refuse(
+        "xpool", "architecture", "pretrained", "vocabulary", "classes", "features", "prompts", "words"
+    )
     options.check_variant("xpool", ())
     state = own_state(
         read_state(options.checkpoint, "xpool", "the model_best.pth of github.com/layer6ai-labs/xpool")

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from store.errors import InputError, MissingFileError
+from teacher_dump import albef_model
 from teacher_dump.clip4clip_model import Clip4Clip, Clip4ClipSizes
 from teacher_dump.clip_towers import TowerSizes
 from teacher_dump.teachers import albef, clip4clip, ts2net, xclip, xpool
@@ -133,6 +134,15 @@ def test_a_teacher_refuses_options_and_variants_that_it_has_no_use_for(tmp_path,
         load(name, path, variant=("nonsense",))
 
 
+@pytest.mark.parametrize("name", ["clip4clip", "ts2net"])
+def test_texts_are_as_long_as_was_asked_for_and_as_the_tower_allows(tmp_path, name):
+    path = write(tmp_path, name, official_content(name))
+    assert load(name, path).identity()["context_length"] == 32
+    assert load(name, path, words=64).encode_texts(["a"])["word_embedding"].shape[1] == 64
+    with pytest.raises(InputError, match="3 to 77 token ids, not of 78"):
+        load(name, path, words=78)
+
+
 def test_clip4clip_without_a_temporal_transformer_is_mean_pooling(tmp_path):
     model = Clip4Clip(Clip4ClipSizes(TowerSizes.tiny(), 0, 0))
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
@@ -222,6 +232,19 @@ def test_albef_wants_the_vocabulary_that_its_weights_were_trained_with(tmp_path)
     (tmp_path / "vocab.txt").unlink()
     with pytest.raises(MissingFileError, match=r"place the vocab\.txt"):
         load("albef", path)
+
+
+def test_albef_scores_the_same_however_many_pairs_are_in_memory(monkeypatch):
+    teacher = albef.tiny(0)
+    videos = teacher.encode_videos(*random_videos(teacher, 3))
+    texts = teacher.encode_texts(["a red dot", "grass", "a", "b c"])
+    whole = teacher.score_pairs(videos, texts)
+    matched = teacher.match_pairs(videos, {name: value[:3] for name, value in texts.items()})
+    monkeypatch.setattr(albef_model, "PAIRS_AT_ONCE", 2)
+    torch.testing.assert_close(teacher.score_pairs(videos, texts), whole)
+    again = teacher.match_pairs(videos, {name: value[:3] for name, value in texts.items()})
+    for name, value in matched.items():
+        torch.testing.assert_close(again[name], value)
 
 
 def test_albef_sees_one_frame(tmp_path):
