@@ -1,4 +1,4 @@
-"""python -m store info | dataset: look into a cache, or at a dataset's files."""
+"""python -m store info | frames | dataset: look into a cache, or at a dataset's files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from store.cli import add_debug, run_cli
 from store.dataset_command import add_command as add_dataset_command
+from store.frames_command import add_command as add_frames_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.set_defaults(execute=run_info)
     info.add_argument("cache", type=Path, help="folder of the cache")
     add_debug(info)
+    add_frames_command(commands)
     add_dataset_command(commands)
     return parser
 

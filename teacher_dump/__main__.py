@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     dump.add_argument("--batch-videos", type=at_least_one, default=32, help="videos in one forward")
     dump.add_argument("--batch-texts", type=at_least_one, default=256, help="texts in one forward")
     dump.add_argument("--threads", type=at_least_one, help="threads of torch (default: one a core)")
-    dump.add_argument("--shard-rows", type=at_least_one, help="rows of a shard (default: what makes 256 MB)")
+    dump.add_argument("--shard-rows", type=at_least_one, help="rows of a shard (default: up to 512 MB)")
     dump.add_argument("--decoders", type=at_least_one, default=2, help="processes that decode videos ahead")
     dump.add_argument(
         "--time-limit", type=float, default=60.0, help="seconds that decoding one video may take"

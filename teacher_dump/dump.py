@@ -35,7 +35,7 @@ LIBRARIES = ("torch", "open_clip_torch", "decord", "av", "pillow", "numpy", "zar
 class DumpSettings:
     """How to run a dump. The first four are fixed in the plan and repeated by every resume.
 
-    batch_videos, batch_texts: rows of one forward. threads: of torch. shard_rows: None = 256 MB shards.
+    batch_videos, batch_texts: rows of one forward. threads: of torch. shard_rows: None = up to 512 MB.
     decoders: processes that decode ahead. time_limit_s, memory_limit_mb: of decoding one video. storage:
     which part of the signals is stored, and how.
     """

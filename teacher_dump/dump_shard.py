@@ -193,7 +193,7 @@ class ShardDumper:
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
     def _dump_pairs(self, task: ShardTask, progress: Progress) -> Commit:
-        """All texts are read once a task, block by block; memory: some copies of the shard's logits."""
+        """All texts are read once a task, block by block; memory: the shard's logits in float32."""
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
             stored = StoredFeatures(self.root, self.plan, self.codecs)
@@ -208,5 +208,6 @@ class ShardDumper:
                         scores.float().cpu()
                     )
                 progress(len(text_rows))
-            signals.append(rows, {"video_text_logits": logits_VT})
+            for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
+                signals.append(rows[places], {"video_text_logits": logits_VT[places]})
             return Commit(task.name, tuple(signals.finish()), signals.errors)

@@ -25,7 +25,7 @@ from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec
 CALIBRATION = "calibration"
 PHASES = ("videos", "texts", "relevance", "pairs")
 PHASE_AXIS = {"videos": "V", "texts": "T", "relevance": "T", "pairs": "V"}
-SHARD_BYTES = 1 << 28
+LARGEST_SHARD_BYTES = 1 << 29
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
 
 
@@ -98,8 +98,8 @@ def execution(
     """What a resume repeats to the letter: `settings`, each signal's phase, and the rows of its shards.
 
     counts: {"V": videos, "T": texts}. shard_rows: of every phase; by default as many rows as make the
-    phase's largest signal, or the kept frames of `frame_bytes` a video, fill 256 MB, and a small cache is
-    one shard.
+    phase's largest signal, or the kept frames of `frame_bytes` a video, fill 256 to 512 MB, and a small cache
+    is one shard.
     """
     phases = {spec.name: phase_of(spec) for spec in signals}
     rows = {
@@ -120,7 +120,7 @@ def _default_shard_rows(signals: Sequence[SignalSpec], counts: Mapping[str, int]
         one_row = TableCounts(counts["V"], counts["T"])
         parts = signal_arrays(spec, one_row, 1).values()
         row_bytes = max(row_bytes, sum(array.row_bytes for array in parts))
-    fitting, most = max(SHARD_BYTES // row_bytes, 1), max(counts.values())
+    fitting, most = max(LARGEST_SHARD_BYTES // row_bytes, 1), max(counts.values())
     return min(1 << (fitting.bit_length() - 1), 1 << (most - 1).bit_length())
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -116,21 +116,27 @@ def table_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, 
     return rows
 
 
-def lines(path: Path) -> Iterable[tuple[str, str]]:
+def lines(path: Path) -> Iterator[tuple[str, str]]:
     """(file:line, line without outer white space) of every line that is not blank."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if stripped := line.strip():
+    text = read_text(path)
+    start = number = 0
+    while start < len(text):  # no list of all lines: some files have millions
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        number += 1
+        if stripped := text[start:end].strip():
             yield f"{path}:{number}", stripped
+        start = end + 1
 
 
-def separated_lines(path: Path, separator: str | None, names: Sequence[str]) -> list[Line]:
+def separated_lines(path: Path, separator: str | None, names: Sequence[str]) -> Iterator[Line]:
     """The lines of a file without header or quotes, each with the fields `names`; the last may hold
     `separator`.
 
     separator: None is any white space, counted from the right, so that the first field may hold some.
     Raises InputError, with the line, for a line of fewer fields or with an empty one, and for an empty file.
     """
-    found = []
+    empty = True
     cuts = len(names) - 1
     for where, line in lines(path):
         parts = line.rsplit(None, cuts) if separator is None else line.split(separator, cuts)
@@ -141,10 +147,10 @@ def separated_lines(path: Path, separator: str | None, names: Sequence[str]) -> 
                 f"{where}: expected {', '.join(names)} separated by {mark}, got {shorten(line)}; "
                 "restore the published file"
             )
-        found.append(Line(where, fields))
-    if not found:
+        empty = False
+        yield Line(where, fields)
+    if empty:
         raise InputError(f"{path}: the file is empty; expected {', '.join(names)} in each line")
-    return found
 
 
 def id_list(path: Path) -> list[str]:

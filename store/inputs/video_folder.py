@@ -37,7 +37,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 class VideoFolder:
-    """The files below `root` by their name without suffix.
+    """The files below `root` that are named as a video or image, by their name without suffix.
 
     preferred: folders relative to `root`; where several hold a name, the first of these wins. Links are
     followed. Raises MissingFileError if there is no such folder.
@@ -77,10 +77,13 @@ class VideoFolder:
                         if not entry.name.startswith("."):
                             waiting.append(entry.path)
                         continue
-                    self._add(stem, Place(number, entry.name))
+                    self.file_count += 1
+                    if (
+                        suffix
+                    ):  # a cache below DATA has files named as ids are: 0, 1, ...
+                        self._add(stem, Place(number, entry.name))
 
     def _add(self, stem: str, place: Place) -> None:
-        self.file_count += 1
         known = self._places.get(stem)
         if known is None:
             self._places[stem] = place
@@ -135,7 +138,7 @@ class VideoFolder:
         counts = [0] * len(self._directories)
         for found in self._places.values():
             for place in found if isinstance(found, list) else (found,):
-                counts[place.directory] += bool(split_name(place.name)[1])
+                counts[place.directory] += 1
         named = {
             os.fsencode(os.path.relpath(self._directories[at], self.root)).decode(errors="replace"): count
             for at, count in enumerate(counts)
@@ -154,7 +157,7 @@ class VideoFolder:
         found: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
         for places in self._places.values():
             for place in places if isinstance(places, list) else (places,):
-                if place.directory in names and split_name(place.name)[1]:
+                if place.directory in names:
                     found[names[place.directory]].append(place.name)
         return {name: sorted(files) for name, files in found.items()}
 

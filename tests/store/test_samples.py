@@ -44,9 +44,9 @@ def test_an_unknown_protocol_lists_what_there_is():
 
 def test_the_digest_covers_classes_but_not_what_is_missing():
     samples = of_classes([0, 1])
-    assert of_classes([1, 0]).digest() != samples.digest()
-    assert of_classes([0, None]).digest() != samples.digest()
-    assert of_classes([0, 1], missing={"train videos": 3}).digest() == samples.digest()
+    assert of_classes([1, 0]).rows_digest() != samples.rows_digest()
+    assert of_classes([0, None]).rows_digest() != samples.rows_digest()
+    assert of_classes([0, 1], missing={"train videos": 3}).rows_digest() == samples.rows_digest()
 
 
 def test_a_cache_keeps_classes_protocol_prompts_and_what_is_missing(tmp_path):

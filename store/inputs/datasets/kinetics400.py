@@ -65,6 +65,10 @@ def read_text4vis(files: FoundFiles) -> Annotations:
     for split, (name, *_) in LISTS.items():
         for where, (file, label) in separated_lines(files.one(name), None, ("file.mp4", "label")):
             check_id(where, file)
+            if " " in file:
+                raise InputError(
+                    f"{where}: {file!r} is a frame folder and its count; take the list of videos"
+                )
             if not (label.isascii() and label.isdigit() and int(label) < len(classes)):
                 raise InputError(f"{where}: label {label!r} is no number below {len(classes)}")
             entries.append(Entry(file.rsplit(".", 1)[0], split, (), (file,), None, int(label)))

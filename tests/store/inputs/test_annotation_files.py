@@ -119,14 +119,14 @@ def test_lists_may_have_a_byte_order_mark_crlf_and_blank_lines_but_no_id_twice(t
 def test_separated_lines_split_where_the_format_says(tmp_path, separator, line, fields):
     path = tmp_path / "list.csv"
     path.write_text(line + "\n")
-    assert separated_lines(path, separator, ("x", "y"))[0].fields == fields
+    assert [line.fields for line in separated_lines(path, separator, ("x", "y"))] == [fields]
 
 
 def test_a_line_of_fewer_fields_is_told(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("1;a\n2\n")
     with pytest.raises(InputError, match=r"list\.csv:2: expected id, class separated by ';', got '2'"):
-        separated_lines(path, ";", ("id", "class"))
+        list(separated_lines(path, ";", ("id", "class")))
 
 
 def test_an_empty_value_of_a_csv_is_told(tmp_path):

@@ -43,11 +43,11 @@ def test_a_name_is_its_stem_and_its_suffix(name):
 
 
 def test_files_are_found_in_any_folder_under_any_suffix(tmp_path):
-    touch(tmp_path, "a.avi", "sub/deep/-b.webm", "sub/c", "sub/notes.txt")
+    touch(tmp_path, "a.avi", "sub/deep/-b.webm", "sub/c.", "sub/notes.txt")
     folder = VideoFolder(tmp_path)
     assert folder.find(["a"]) == tmp_path / "a.avi"
     assert folder.find(["absent", "-b.mp4"]) == tmp_path / "sub/deep/-b.webm"
-    assert folder.find(["c"]) == tmp_path / "sub/c"
+    assert folder.find(["c"]) == tmp_path / "sub/c."
     assert folder.find(["d"]) is None
     assert folder.file_count == 4
 
@@ -98,6 +98,14 @@ def test_hidden_folders_are_left_alone_but_files_may_begin_with_a_dot(tmp_path):
     folder = VideoFolder(tmp_path)
     assert folder.find(["a"]) is None
     assert folder.find([".a"]).name == ".a.mp4"
+
+
+def test_a_cache_below_the_folder_holds_no_videos(tmp_path):
+    """The chunks of a Zarr array are files named 0, 1, ..., and so are ids of Something-Something."""
+    touch(tmp_path, "c.zarr/videos/id_utf8/c/0", "c.zarr/texts/kind/c/1", "videos/1.webm")
+    folder = VideoFolder(tmp_path)
+    assert folder.find(["0"]) is None
+    assert folder.find(["1"]) == tmp_path / "videos" / "1.webm"
 
 
 def test_names_that_are_not_utf8_do_no_harm(tmp_path):

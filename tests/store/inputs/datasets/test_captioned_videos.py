@@ -128,6 +128,13 @@ def test_activitynet_moments_lie_in_the_video(annotations, tmp_path):
         assert 0 <= start_s < end_s <= official[video.id]["duration"]
 
 
+def test_the_second_annotation_of_activitynet_is_not_used(annotations, tmp_path):
+    activitynet_excerpt(annotations, tmp_path, lambda id: f"{id}.mp4")
+    samples = load_dataset("activitynet", tmp_path, allow_missing=True)
+    copy(annotations / "activitynet", tmp_path, "val_2.json")
+    assert load_dataset("activitynet", tmp_path, allow_missing=True).rows_digest() == samples.rows_digest()
+
+
 @pytest.mark.parametrize(
     ("duration", "times", "moment"),
     [

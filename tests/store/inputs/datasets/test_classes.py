@@ -75,6 +75,15 @@ def test_the_real_list_of_text4vis_agrees_with_the_official_one(annotations, tmp
     assert [class_of(samples, video) for video in both] == [official[video.id] for video in both]
 
 
+def test_a_list_of_frame_folders_is_refused_in_place_of_one_of_videos(annotations, tmp_path):
+    official_files.kinetics400_text4vis(tmp_path)
+    source = annotations / "kinetics400" / "text4vis_kinetics_rgb_val_se320.txt"
+    listed = tmp_path / "lists" / "kinetics_video_val_se320.txt"
+    shutil.copyfile(source, listed)
+    with pytest.raises(InputError, match=r"kinetics_video_val_se320\.txt:1: .* is a frame folder"):
+        load_dataset("kinetics400-text4vis", tmp_path, allow_missing=True)
+
+
 def test_the_kinetics_test_list_without_labels_is_refused_in_place_of_val(annotations, tmp_path):
     kinetics_excerpt(annotations, tmp_path, full_name)
     shutil.copyfile(annotations / "kinetics400" / "kinetics-400_test.csv", tmp_path / "kinetics-400_val.csv")
