@@ -127,8 +127,8 @@ def hub(what: str, instead: str) -> Iterator[None]:
     except (RuntimeError, OSError, ImportError, ValueError) as error:
         reason = type(error.__cause__ or error.__context__ or error).__name__
         raise MissingFileError(
-            f"{what} are not on this machine and could not be downloaded ({reason}); connect to a network, "
-            f"or {instead}"
+            f"not on this machine, and could not be downloaded ({reason}): {what}; connect to a network, or "
+            f"{instead}"
         ) from error
     finally:
         logging.disable(logging.NOTSET)

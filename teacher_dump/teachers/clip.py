@@ -153,6 +153,10 @@ def load_towers(options: TeacherOptions, make: Callable[..., ClipTeacher]) -> Cl
     """What `make` builds, with ClipTeacher's parameters, around the weights that were asked for."""
     architecture = options.architecture or ARCHITECTURE
     check_name("architecture", architecture, open_clip.list_models())
+    if "multimodal_cfg" in open_clip.get_model_config(architecture):
+        raise InputError(
+            f"architecture {architecture!r} is CoCa, whose towers are made for captions; choose another"
+        )
     pretrained = options.pretrained
     if options.checkpoint is not None:
         if pretrained is not None:

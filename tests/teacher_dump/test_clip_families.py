@@ -150,6 +150,12 @@ def test_a_torchscript_archive_is_refused_with_the_way_out(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_towers_made_for_captions_are_refused_in_one_line():
+    with pytest.raises(InputError, match="is CoCa") as caught:
+        clip.load(TeacherOptions(architecture="coca_ViT-B-32"))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_device_that_is_not_there_is_told_in_one_line():
     for device in ("nonsense", "cuda:99"):
         with pytest.raises(InputError, match=f"no device '{device}'"):
