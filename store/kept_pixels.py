@@ -94,7 +94,7 @@ class JpegFile:
         shown = frames[frame_valid]
         coded = encode_jpeg(shown, self._quality) if len(shown) else []
         if coded:
-            self.error += ErrorSum.between(shown, decode_jpeg(coded))
+            self.error += ErrorSum.between(shown, decode_jpeg(coded, *shown.shape[1:3]))
         for place, content in zip(np.argwhere(frame_valid).tolist(), coded, strict=True):
             begin = self._block * BLOCK_BYTES + len(self._pending)
             spans[tuple(place)] = begin, begin + len(content)
@@ -163,11 +163,5 @@ class PixelRows:
         content = self._blocks.read(np.arange(first, last)).tobytes()
         offset = first * BLOCK_BYTES
         coded = [content[a - offset : b - offset] for a, b in spans[there].tolist()]
-        decoded = decode_jpeg(coded)
-        if decoded.shape[1:] != self._view.pixel_shape[2:]:
-            raise DamagedCacheError(
-                f"{self._path}/{PIXEL_JPEG}, row {row}: frames of {decoded.shape[1:3]} pixels, the view has "
-                f"{self._view.size}; pull it again"
-            )
-        frames[there] = decoded
+        frames[there] = decode_jpeg(coded, *self._view.pixel_shape[2:4])
         return frames
