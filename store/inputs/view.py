@@ -17,6 +17,9 @@ ONE_PER_SECOND = "one_per_second"
 RANDOM_SEGMENTS = "random_segments"
 DENSE = "dense"
 SAMPLINGS = (UNIFORM, ONE_PER_SECOND, RANDOM_SEGMENTS, DENSE)
+SHORTEST = "shortest"
+SQUASH = "squash"
+RESIZES = (SHORTEST, SQUASH)
 LARGEST = 1 << 16
 
 ALWAYS_TOLD = ("name", "frames", "size", "sampling", "renditions")
@@ -35,7 +38,8 @@ class View:
     renditions R: how often each video is seen: `clips` in time x `crops` in space x draws, in that order from
     the slowest to the fastest axis: draw, clip, crop. clips: "uniform" interleaves them, "dense" spreads
     them. crops: 1 is the centre, more are spread along the longer side. augmentation: instead of crops, each
-    rendition draws its own. What is drawn follows from `seed`, the video's id and the rendition.
+    rendition draws its own. What is drawn follows from `seed`, the video's id and the rendition. resize:
+    "squash" shows the whole frame, each side brought to `size` by itself (ALBEF, SigLIP).
     """
 
     name: str
@@ -48,6 +52,7 @@ class View:
     stride: int = 1
     seed: int = 0
     augmentation: Augmentation | None = None
+    resize: str = SHORTEST
 
     def __post_init__(self) -> None:
         where = f"view {self.name!r}"
@@ -62,6 +67,12 @@ class View:
             )
         if self.crops > 1 and self.augmentation is not None:
             raise InputError(f"{where}: an augmentation draws its own crops; leave crops at 1")
+        if self.resize not in RESIZES:
+            raise InputError(f"{where}: resize is one of {RESIZES}, not {self.resize!r}")
+        if self.resize == SQUASH and (self.crops > 1 or self.augmentation is not None):
+            raise InputError(
+                f"{where}: a squashed frame is shown whole; leave crops at 1, without augmentation"
+            )
         draws, rest = divmod(self.renditions, self.clips * self.crops)
         if rest or (draws > 1 and not self.is_drawn):
             of = "a multiple of" if self.is_drawn else "exactly"
