@@ -50,7 +50,7 @@ def decode_jpeg(coded: Sequence[bytes], height: int, width: int) -> np.ndarray:
             with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
                 claimed = image.size
                 if claimed == (width, height):
-                    frames[number] = image.convert("RGB")
+                    frames[number] = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DamagedCacheError(f"frame {number} of {len(coded)} is no JPEG; pull it again") from error
         if claimed != (width, height):
