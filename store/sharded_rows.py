@@ -167,9 +167,11 @@ class ShardedRows:
         for shard, places in self._by_shard(rows):
             matrix = self._records(shard, np.dtype(np.uint8), CRC_BYTES)
             wanted = offsets[places] // self._stride
-            place = np.arange(len(rows))[places]
             for start in range(0, len(wanted), block):
-                some, there = wanted[start : start + block], place[start : start + block]
+                some = wanted[start : start + block]
+                # Rows of one shard stay in one piece, which is copied faster than places picked one by one.
+                end = start + len(some)
+                there = slice(start, end) if isinstance(places, slice) else places[start:end]
                 taken = scratch[: len(some)]
                 np.take(matrix, some, axis=0, out=taken, mode="clip")
                 self._check_taken(rows[there], taken)
