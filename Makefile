@@ -9,6 +9,7 @@ RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
 CLIPS    ?= $(or $(SHARED),../shared)/data/videos
+GOLDEN   ?= $(or $(SHARED),../shared)/golden
 ARGS     ?=
 
 # Inside a conda environment made from environment.yml its own Python is used, else a .venv that make sets up.
@@ -22,7 +23,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-clips bench-frames lint clean
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -60,11 +61,17 @@ test: $(READY)            ## the tests (under 5 minutes on 2 cores)
 test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
 	@$(PY) -m pytest -m "slow and not gpu and not network" $(ARGS)
 
+test-golden: $(READY)     ## every case in the folder GOLDEN of golden vectors against our models
+	@$(PY) -m tests.golden "$(GOLDEN)"
+
 test-clips: $(READY)      ## hold our frames of every clip in CLIPS=DIR to a plain decode in order
 	@$(PY) -m tests.clips "$(CLIPS)" $(ARGS)
 
 bench-frames: $(READY)    ## how fast clips decode, against bare decord and PyAV; writes bench-results/frames.json
 	@$(PY) -m tests.bench.bench_frames $(ARGS)
+
+bench-store: $(READY)     ## the store's speed against memcpy and other libraries (pip install '.[bench]' for those)
+	@$(PY) -m tests.bench.bench_store $(ARGS)
 
 lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

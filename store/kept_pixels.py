@@ -21,6 +21,7 @@ from store.inputs.pixels import decode_jpeg, encode_jpeg
 from store.inputs.view import View
 from store.sharded_rows import ShardedRows
 from store.shards import RowsArray, ShardFile
+from store.untrusted import shown
 
 RAW, JPEG = "raw", "jpeg"
 PIXELS, PIXEL_JPEG, PIXEL_JPEG_SPAN = "pixels", "pixel_jpeg", "pixel_jpeg_span"
@@ -60,6 +61,13 @@ class KeptPixels:
     def to_dict(self) -> dict[str, Any]:
         return {"encoding": self.encoding, "quality": self.quality}
 
+    @classmethod
+    def from_dict(cls, fields: Any) -> KeptPixels:
+        """Parse `to_dict`'s (a view's attributes tell more); raises DamagedCacheError, InputError."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("encoding"), str):
+            raise DamagedCacheError(f"{shown(fields)} tells no kept pixels; pull the cache again")
+        return cls(fields["encoding"], fields.get("quality"))
+
 
 def pixel_arrays(view: View, videos: int, shard_rows: int, kept: KeptPixels) -> dict[str, RowsArray]:
     """The arrays that hold the frames of V videos; a shard of each belongs to the same videos."""
@@ -94,7 +102,7 @@ class JpegFile:
         shown = frames[frame_valid]
         coded = encode_jpeg(shown, self._quality) if len(shown) else []
         if coded:
-            self.error += ErrorSum.between(shown, decode_jpeg(coded))
+            self.error += ErrorSum.between(shown, decode_jpeg(coded, *shown.shape[1:3]))
         for place, content in zip(np.argwhere(frame_valid).tolist(), coded, strict=True):
             begin = self._block * BLOCK_BYTES + len(self._pending)
             spans[tuple(place)] = begin, begin + len(content)
@@ -163,11 +171,5 @@ class PixelRows:
         content = self._blocks.read(np.arange(first, last)).tobytes()
         offset = first * BLOCK_BYTES
         coded = [content[a - offset : b - offset] for a, b in spans[there].tolist()]
-        decoded = decode_jpeg(coded)
-        if decoded.shape[1:] != self._view.pixel_shape[2:]:
-            raise DamagedCacheError(
-                f"{self._path}/{PIXEL_JPEG}, row {row}: frames of {decoded.shape[1:3]} pixels, the view has "
-                f"{self._view.size}; pull it again"
-            )
-        frames[there] = decoded
+        frames[there] = decode_jpeg(coded, *self._view.pixel_shape[2:4])
         return frames

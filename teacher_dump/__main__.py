@@ -1,4 +1,4 @@
-"""python -m teacher_dump dump | fit: stage 1, from video files to a cache of teacher signals."""
+"""python -m teacher_dump dump | fit | teachers: stage 1, from video files to a cache of teacher signals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from store.errors import CacheError, InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, load_plugin, plugin_names
 from store.signals import ALL_TOKENS, TOKENS
-from teacher_dump import teachers
+from teacher_dump import catalogue, teachers
 
 if TYPE_CHECKING:
     from store.reader import Cache
     from teacher_dump.plan import StorageOptions
     from teacher_dump.teachers.base import Teacher
+
+
+DTYPE_NAMES = ("float32", "float16", "bfloat16")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--threads", type=at_least_one, default=2, help="of torch; they change the last bits")
     add_debug(fit)
+    catalogue.add_command(commands)
     return parser
 
 
@@ -81,6 +85,18 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         "--layers", help="ViT blocks to store, from 0, separated by commas (default: the teacher's own)"
     )
     parser.add_argument("--frames", type=at_least_one, help="frames of a video (default: the teacher's own)")
+    parser.add_argument("--words", type=at_least_one,
+                        help="token ids of a text, for clip4clip and ts2net (default: 32)")  # fmt: skip
+    parser.add_argument("--dtype", choices=DTYPE_NAMES, default=DTYPE_NAMES[0],
+                        help="precision of the forward; the weights stay as they are")  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="where the teacher runs: cpu, cuda, cuda:1, mps")
+    parser.add_argument("--variant", default="", help="forms of one teacher, separated by commas: ts2net "
+                        "noise-free, no-shift; albef momentum; classes random, orthogonal, lda")  # fmt: skip
+    parser.add_argument("--vocabulary", type=Path, help="for albef: vocab.txt of bert-base-uncased")
+    parser.add_argument("--classes", type=Path, help="for a variant of classes: class names, one a line")
+    parser.add_argument("--features", type=Path, help="for classes lda: embedding [N, D], label [N]")
+    parser.add_argument("--prompt", action="append", default=[],
+                        help="for classes: a text with {} for the name; several are averaged")  # fmt: skip
 
 
 def add_storage_options(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +160,14 @@ def load_teacher(arguments: argparse.Namespace) -> Teacher:
         pretrained=arguments.pretrained,
         layers=parse_layers(arguments.layers),
         frames=arguments.frames,
+        words=arguments.words,
+        dtype=arguments.dtype,
+        device=arguments.device,
+        variant=tuple(word for word in arguments.variant.split(",") if word),
+        vocabulary=arguments.vocabulary,
+        classes=arguments.classes,
+        features=arguments.features,
+        prompts=tuple(arguments.prompt),
     )
     teacher: Teacher = load_plugin(teachers, "teacher", arguments.teacher).load(options)
     return teacher

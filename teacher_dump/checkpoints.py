@@ -7,8 +7,10 @@ more than that is refused with the reason.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -16,11 +18,16 @@ from torch import Tensor, nn
 
 from store.errors import InputError, MissingFileError
 
+Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 3
+# Where training codes keep the weights beside optimiser and epoch, and what DistributedDataParallel prepends.
+WRAPPERS = ("state_dict", "model")
+PARALLEL = "module."
+TORCHSCRIPT = "TorchScript"
 
 
 def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU.
+    """The tensors of a checkpoint by name, on the CPU, out of their wrapping.
 
     Raises MissingFileError, naming `what` to place where, if there is none; InputError if it is no
     checkpoint of plain tensors.
@@ -33,17 +40,28 @@ def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of, it also refuses, in the one line below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader of pickles lets through whatever a stray byte leads to
+        if TORCHSCRIPT in str(error):
+            raise InputError(
+                f"{path} is a TorchScript archive, which holds code beside the weights, and is not read; "
+                "where you trust it, torch.save(torch.jit.load(FILE).state_dict(), NEW) and give that"
+            ) from None
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise InputError(
             f"{path} is no checkpoint of plain tensors ({reason}); nothing in it was run"
         ) from None
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    for wrapper in WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than tensors by name; save the model's state_dict and give that")
-    return {str(name): value for name, value in state.items()}
+    parallel = bool(state) and all(str(name).startswith(PARALLEL) for name in state)
+    return {
+        str(name).removeprefix(PARALLEL) if parallel else str(name): value for name, value in state.items()
+    }
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -62,6 +80,13 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
             f"{where} does not fit the model: {'; '.join(complaints)}; give the right checkpoint"
         )
     module.load_state_dict(dict(state), strict=True)
+
+
+def seeded(seed: int, build: Callable[[], Module]) -> Module:
+    """What `build` makes with its random numbers drawn from `seed`; the caller's stay as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -41,6 +41,16 @@ class TowerSizes:
         return 1 + (self.image_size // self.patch_size) ** 2
 
     @classmethod
+    def vit_b_32(cls) -> TowerSizes:
+        """OpenAI's ViT-B/32."""
+        return cls(512, 224, 32, 768, 12, 49408, 77, 512, 12)
+
+    @classmethod
+    def tiny(cls) -> TowerSizes:
+        """Two vision blocks and one text block of width 64, for tests; CLIP's vocabulary."""
+        return cls(64, 32, 16, 64, 2, 49408, 77, 64, 1)
+
+    @classmethod
     def from_state(cls, state: Mapping[str, Tensor], head_width: int = CLIP_HEAD_WIDTH) -> TowerSizes:
         """Read the sizes off the shapes of `state`, whose keys are OpenAI's (`visual.conv1.weight` ...).
 
@@ -63,6 +73,11 @@ class TowerSizes:
         )
 
 
+def towers_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `state` holds under "clip.", where the official video models keep the towers."""
+    return {name.removeprefix("clip."): value for name, value in state.items() if name.startswith("clip.")}
+
+
 def _tensor(state: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in state:
         raise InputError(
@@ -79,6 +94,11 @@ def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
 def default_layers(count: int) -> tuple[int, ...]:
     """The middle and the last of `count` blocks, numbered from 0."""
     return tuple(sorted({count // 2 - 1 if count > 1 else 0, count - 1}))
+
+
+def choose_layers(layers: Sequence[int] | None, count: int) -> list[int]:
+    """`layers` checked and ascending, or the default ones of a tower of `count` blocks."""
+    return list(default_layers(count) if layers is None else check_layers(layers, count))
 
 
 def check_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:

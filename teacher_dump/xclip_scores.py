@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from teacher_dump.clip_towers import TowerSizes, build_towers, count_blocks
+from teacher_dump.clip_towers import TowerSizes, build_towers, count_blocks, towers_of
+from teacher_dump.temporal import mean_of_frames, over_time, temporal_transformer
 
 ATTENTION_TEMPERATURE = 0.01
-PADDED_FRAME_BIAS = -1e6
-# The official temporal blocks carry their own LayerNorm, with BERT's epsilon.
-TEMPORAL_LAYER_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -43,11 +39,8 @@ class XClipSizes:
                 raise InputError(
                     f"not an X-CLIP checkpoint: it lacks {name!r}; it has {', '.join(sorted(state)[:3])} ..."
                 )
-        towers = {
-            name.removeprefix("clip."): value for name, value in state.items() if name.startswith("clip.")
-        }
         return cls(
-            towers=TowerSizes.from_state(towers, head_width),
+            towers=TowerSizes.from_state(towers_of(state), head_width),
             frames=len(state["frame_mat_weight"]),
             words=len(state["word_mat_weight"]),
             temporal_layers=count_blocks(state, "transformerClip.resblocks."),
@@ -76,13 +69,7 @@ class XClip(nn.Module):
         self.sizes = sizes
         width = sizes.towers.embed_dim
         self.clip = build_towers(sizes.towers)
-        self.transformerClip = Transformer(
-            width,
-            sizes.temporal_layers,
-            heads=width // sizes.towers.head_width,
-            act_layer=QuickGELU,
-            norm_layer=partial(nn.LayerNorm, eps=TEMPORAL_LAYER_NORM_EPS),
-        )
+        self.transformerClip = temporal_transformer(width, sizes.temporal_layers, sizes.towers.head_width)
         self.frame_position_embeddings = nn.Embedding(sizes.positions, width)
         for name, length in (
             ("global_mat_weight", width),
@@ -100,24 +87,12 @@ class XClip(nn.Module):
         return self.clip.logit_scale.exp()
 
     def temporal_frames(self, frames_VMD: Tensor, frame_valid_VM: Tensor) -> Tensor:
-        """Frames [V, M, D] after the temporal transformer and its outer residual, not normalised.
-
-        Padded frames are hidden as keys only; as queries they are computed like any other.
-        """
-        frames = frames_VMD.shape[1]
-        position_MD = self.frame_position_embeddings.weight[:frames]
-        heads = self.transformerClip.resblocks[0].attn.num_heads
-        bias_VM = torch.where(frame_valid_VM, 0.0, PADDED_FRAME_BIAS)
-        bias_HMM = bias_VM[:, None, None, :].expand(-1, heads, frames, -1).reshape(-1, frames, frames)
-        return self.transformerClip(frames_VMD + position_MD, attn_mask=bias_HMM) + frames_VMD
+        """Frames [V, M, D] after the temporal transformer and its outer residual, not normalised."""
+        return over_time(self.transformerClip, self.frame_position_embeddings, frames_VMD, frame_valid_VM)
 
     def video_feature(self, frames_VMD: Tensor, frame_valid_VM: Tensor) -> Tensor:
         """Normalised mean [V, D] over the valid, normalised temporal frames."""
-        temporal_VMD = functional.normalize(self.temporal_frames(frames_VMD, frame_valid_VM), dim=-1)
-        valid_VM1 = frame_valid_VM[:, :, None].float()
-        return functional.normalize(
-            (temporal_VMD * valid_VM1).sum(1) / valid_VM1.sum(1).clamp(min=1.0), dim=-1
-        )
+        return mean_of_frames(self.temporal_frames(frames_VMD, frame_valid_VM), frame_valid_VM)
 
     def scores(
         self, frames_VMD: Tensor, frame_valid_VM: Tensor, sentence_TD: Tensor, words_TWD: Tensor

@@ -9,7 +9,7 @@ import numpy as np
 
 from store.inputs.augment import NEUTRAL_COLOUR, recolour
 from store.inputs.preprocess import crop_places, fit, place
-from store.inputs.view import View
+from store.inputs.view import SQUASH, View
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class Cutter:
         view, drawn = self.view, self.view.augmentation
         if drawn is None:
             along = self._places[rendition % view.crops]
-            box = place(height, width, view.size, pixel_aspect, along).source_box()
+            if view.resize == SQUASH:
+                box = np.array([0, 0, width, height], dtype=np.float32)
+            else:
+                box = place(height, width, view.size, pixel_aspect, along).source_box()
             return Look(box, False, np.array(NEUTRAL_COLOUR, dtype=np.float32))
         draws = [view.draws(what, rendition, self._video_id) for what in ("box", "flip", "colour")]
         return Look(

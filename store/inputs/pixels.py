@@ -36,36 +36,26 @@ def encode_jpeg(frames_MYXC: np.ndarray, quality: int) -> list[bytes]:
     return coded
 
 
-def decode_jpeg(coded: Sequence[bytes]) -> np.ndarray:
-    """uint8 RGB [M, Y, X, 3] from the JPEGs of M frames of one size, M >= 1.
+def decode_jpeg(coded: Sequence[bytes], height: int, width: int) -> np.ndarray:
+    """uint8 RGB [M, Y, X, 3] from the JPEGs of M frames of `height` x `width` pixels.
 
-    Raises DamagedCacheError, naming the frame, for bytes that are no JPEG or a frame of another size.
+    Raises DamagedCacheError, naming the frame, for bytes that are no JPEG or claim another size; what a frame
+    claims is checked before anything is decoded.
     """
     from PIL import Image
 
-    if not coded:
-        raise InputError("no frame to decode: expected at least one JPEG")
-    frames = []
+    frames = np.zeros((len(coded), height, width, 3), dtype=np.uint8)
     for number, content in enumerate(coded):
         try:
             with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-                frames.append(np.asarray(image.convert("RGB")))
-        except (OSError, SyntaxError, ValueError) as error:
+                claimed = image.size
+                if claimed == (width, height):
+                    frames[number] = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DamagedCacheError(f"frame {number} of {len(coded)} is no JPEG; pull it again") from error
-        if frames[-1].shape != frames[0].shape:
+        if claimed != (width, height):
             raise DamagedCacheError(
-                f"frame {number} is {frames[-1].shape[:2]}, frame 0 {frames[0].shape[:2]}; pull them again"
+                f"frame {number} claims {claimed[1]} x {claimed[0]} pixels, expected {height} x {width}; "
+                "pull it again"
             )
-    return np.stack(frames)
-
-
-def psnr(frames: np.ndarray, others: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 pixels against others of the same shape; inf if equal.
-
-    10 log10(255^2 / mean squared error), the mean over all pixels and channels. Raises InputError for
-    different shapes.
-    """
-    if frames.shape != others.shape:
-        raise InputError(f"frames to compare are of shapes {frames.shape} and {others.shape}")
-    error = np.square(frames.astype(np.float64) - others).mean()
-    return float("inf") if error == 0 else float(10 * np.log10(255.0**2 / error))
+    return frames

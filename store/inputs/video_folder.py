@@ -78,9 +78,7 @@ class VideoFolder:
                             waiting.append(entry.path)
                         continue
                     self.file_count += 1
-                    if (
-                        suffix
-                    ):  # a cache below DATA has files named as ids are: 0, 1, ...
+                    if suffix:  # a cache below DATA has files named as ids are: 0, 1, ...
                         self._add(stem, Place(number, entry.name))
 
     def _add(self, stem: str, place: Place) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from store.errors import InputError
+from store.errors import DamagedCacheError, InputError
 from store.inputs.augment import Augmentation, Draws
+from store.untrusted import is_path_name, known_fields, shown
 
 UNIFORM = "uniform"
 ONE_PER_SECOND = "one_per_second"
 RANDOM_SEGMENTS = "random_segments"
 DENSE = "dense"
 SAMPLINGS = (UNIFORM, ONE_PER_SECOND, RANDOM_SEGMENTS, DENSE)
+SHORTEST = "shortest"
+SQUASH = "squash"
+RESIZES = (SHORTEST, SQUASH)
 LARGEST = 1 << 16
 
 ALWAYS_TOLD = ("name", "frames", "size", "sampling", "renditions")
@@ -35,7 +38,8 @@ class View:
     renditions R: how often each video is seen: `clips` in time x `crops` in space x draws, in that order from
     the slowest to the fastest axis: draw, clip, crop. clips: "uniform" interleaves them, "dense" spreads
     them. crops: 1 is the centre, more are spread along the longer side. augmentation: instead of crops, each
-    rendition draws its own. What is drawn follows from `seed`, the video's id and the rendition.
+    rendition draws its own. What is drawn follows from `seed`, the video's id and the rendition. resize:
+    "squash" shows the whole frame, each side brought to `size` by itself (ALBEF, SigLIP).
     """
 
     name: str
@@ -48,6 +52,7 @@ class View:
     stride: int = 1
     seed: int = 0
     augmentation: Augmentation | None = None
+    resize: str = SHORTEST
 
     def __post_init__(self) -> None:
         where = f"view {self.name!r}"
@@ -62,6 +67,12 @@ class View:
             )
         if self.crops > 1 and self.augmentation is not None:
             raise InputError(f"{where}: an augmentation draws its own crops; leave crops at 1")
+        if self.resize not in RESIZES:
+            raise InputError(f"{where}: resize is one of {RESIZES}, not {self.resize!r}")
+        if self.resize == SQUASH and (self.crops > 1 or self.augmentation is not None):
+            raise InputError(
+                f"{where}: a squashed frame is shown whole; leave crops at 1, without augmentation"
+            )
         draws, rest = divmod(self.renditions, self.clips * self.crops)
         if rest or (draws > 1 and not self.is_drawn):
             of = "a multiple of" if self.is_drawn else "exactly"
@@ -94,9 +105,16 @@ class View:
         return told | ({"augmentation": self.augmentation.to_dict()} if self.augmentation else {})
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> View:
-        drawn = told.get("augmentation")
-        return cls(**{**told, "augmentation": Augmentation.from_dict(drawn) if drawn else None})
+    def from_dict(cls, told: Any) -> View:
+        """Parse `to_dict`'s; raises DamagedCacheError naming a field of another type or an absurd size."""
+        known = known_fields(cls, told, "a view")
+        if not known.keys() >= set(ALWAYS_TOLD) or not is_path_name(known["name"]):
+            raise DamagedCacheError(f"{shown(told)} is no view of format 1; pull the cache again")
+        drawn = known.get("augmentation")
+        view = cls(**{**known, "augmentation": None if drawn is None else Augmentation.from_dict(drawn)})
+        if view.frames * view.renditions > LARGEST or view.to_dict() != told:
+            raise DamagedCacheError(f"{shown(told)} is no view of format 1; pull the cache again")
+        return view
 
     def draws(self, what: str, rendition: int, video_id: str) -> Draws:
         """Random numbers for one thing about one rendition of a video; raises InputError without its id."""

@@ -1,9 +1,11 @@
 """The contract of a teacher: frozen, in eval mode, and everything that it says has a digest.
 
-A teacher module offers two functions, and nothing else is asked of it:
+A teacher module offers three functions and a card, and nothing else is asked of it:
 
     load(options: TeacherOptions) -> Teacher     the real one, from a checkpoint
     tiny(seed: int) -> Teacher                   weight-free and small, for the contract tests
+    official() -> Teacher                        at its published size, for counting; built on the meta device
+    CARD: TeacherCard                            where its weights are from
 """
 
 from __future__ import annotations
@@ -14,10 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from store.errors import InputError
 from store.inputs.view import View
 from store.signals import SignalSpec
+
+FLOAT32 = "float32"
+DTYPES = {FLOAT32: torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,10 @@ class TeacherOptions:
     """What a user may say about a teacher; a teacher refuses what it does not know with InputError.
 
     checkpoint: a file with weights. architecture, pretrained: for teachers that come in many
-    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view.
+    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view. dtype: precision of
+    the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the forms of
+    one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features,
+    prompts: of teacher `classes`. words: token ids of a text, where the weights leave it open.
     """
 
     checkpoint: Path | None = None
@@ -33,18 +43,59 @@ class TeacherOptions:
     pretrained: str | None = None
     layers: tuple[int, ...] | None = None
     frames: int | None = None
+    dtype: str = FLOAT32
+    device: str = "cpu"
+    variant: tuple[str, ...] = ()
+    vocabulary: Path | None = None
+    classes: Path | None = None
+    features: Path | None = None
+    prompts: tuple[str, ...] = ()
+    words: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"a teacher runs in {', '.join(DTYPES)}, not {self.dtype!r}")
+
+    def refuse(self, teacher: str, *names: str) -> None:
+        """Raise InputError if an option in `names` was given, which `teacher` has no use for."""
+        for name in names:
+            if getattr(self, name):
+                raise InputError(f"teacher {teacher!r} takes no --{name}; leave it out")
+
+    def check_variant(self, teacher: str, known: Sequence[str]) -> None:
+        """Raise InputError for a variant that `teacher` has not."""
+        for word in self.variant:
+            if word not in known:
+                there = f"it has {', '.join(known)}" if known else "it has none"
+                raise InputError(f"teacher {teacher!r} has no variant {word!r}; {there}")
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """What `python -m teacher_dump teachers` tells of a teacher and no tensor does.
+
+    model: what `official()` builds. weights: where to get them and where to place them. licence: of the
+    published weights and code.
+    """
+
+    model: str
+    weights: str
+    licence: str
 
 
 class Teacher(ABC):
-    """Turns frames and texts into signals. Every tensor it returns is float32 and detached.
+    """Turns frames and texts into signals. What it returns is float32 (bool for a mask) and detached.
 
-    name: the plug-in's name. view: the frames that it wants. signals: what it emits, in the order
-    in which it is written.
+    name: the plug-in's name. view: the frames that it wants. signals: what it emits, in the order in which
+    it is written. pair_inputs: the stored signals that `score_pairs`, `match_pairs` and `relevance` start
+    from; besides them they get "frame_valid". fused_width: D of "fused_cls", for a cross-encoder.
     """
 
     name: str
     view: View
     signals: tuple[SignalSpec, ...]
+    pair_inputs: tuple[str, ...] = ()
+    fused_width: int | None = None
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -72,6 +123,14 @@ class Teacher(ABC):
         [V, M]. texts: those of `encode_texts`. Only for teachers that emit `video_text_logits`.
         """
         raise NotImplementedError(f"teacher {self.name!r} emits no video_text_logits")
+
+    def match_pairs(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a cross-encoder says of chosen pairs: row i of `videos` with row i of `texts`.
+
+        "match_logits" [B, 2] (1 is a match: what `score_pairs` gives), "match_probability" [B] their softmax,
+        "fused_cls" [B, D]. Only for teachers with a `fused_width`.
+        """
+        raise NotImplementedError(f"teacher {self.name!r} is no cross-encoder")
 
     def relevance(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
         """Raw frame scores [B, M] of matched pairs: row i of `videos` with row i of `texts`."""

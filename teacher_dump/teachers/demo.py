@@ -11,7 +11,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,11 +18,12 @@ from torch import Tensor
 from store.durable import write_file
 from store.errors import InputError
 from store.inputs.view import View
-from teacher_dump.checkpoints import load_strictly, read_state
+from teacher_dump.checkpoints import load_strictly, read_state, seeded
 from teacher_dump.clip_towers import TowerSizes
-from teacher_dump.teachers.base import TeacherOptions
+from teacher_dump.frozen import FrozenTeacher
+from teacher_dump.teachers.base import TeacherCard, TeacherOptions
 from teacher_dump.teachers.xclip import XClipTeacher
-from teacher_dump.tokens import COMPACT, CompactVocabulary
+from teacher_dump.tokens import COMPACT, CompactVocabulary, Tokenizer, valid_words
 from teacher_dump.xclip_scores import XClip, XClipSizes
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "demo_xclip.safetensors"
@@ -33,6 +33,11 @@ WORDS = 24
 FRAMES, PIXELS = 8, 32
 VIEW = View(f"uniform_{FRAMES}x{PIXELS}", FRAMES, PIXELS)
 TEMPERATURE = 0.2
+CARD = TeacherCard(
+    model="X-CLIP of 0.3 million parameters for the demo",
+    weights="in the package; python -m teacher_dump fit makes them again",
+    licence="Apache-2.0",
+)
 
 
 def sizes(vocabulary: CompactVocabulary) -> XClipSizes:
@@ -47,9 +52,9 @@ def sizes(vocabulary: CompactVocabulary) -> XClipSizes:
 
 def teacher_of(model: XClip, vocabulary: CompactVocabulary, layers: tuple[int, ...] | None) -> XClipTeacher:
     known = hashlib.sha256(vocabulary.known_N.numpy().tobytes()).hexdigest()
-    ids_of = partial(vocabulary.tokenize, words=WORDS)
-    tokenizer = {"name": COMPACT, "known_tokens_sha256": known}
-    return XClipTeacher("demo", model, VIEW, ids_of, tokenizer, layers, TEMPERATURE)
+    identity = {"name": COMPACT, "known_tokens_sha256": known}
+    tokenizer = Tokenizer(partial(vocabulary.tokenize, words=WORDS), identity, WORDS, valid_words)
+    return XClipTeacher("demo", model, VIEW, tokenizer, layers, TEMPERATURE)
 
 
 def save_weights(path: Path, model: XClip, known_tokens: Tensor, told: dict[str, object]) -> None:
@@ -71,10 +76,12 @@ def told_by(path: Path) -> dict[str, object]:
     return told
 
 
-def load(options: TeacherOptions) -> XClipTeacher:
+def load(options: TeacherOptions) -> FrozenTeacher:
     """The shipped weights, or those that a fit of one's own wrote to `checkpoint`."""
     if options.architecture or options.pretrained or options.frames not in (None, FRAMES):
         raise InputError(f"teacher 'demo' has one architecture and {FRAMES} frames; leave those options out")
+    options.refuse("demo", "vocabulary", "classes", "features", "prompts", "words")
+    options.check_variant("demo", ())
     path = options.checkpoint or WEIGHTS
     state = read_state(path, "demo", "what python -m teacher_dump fit --out writes")
     if KNOWN_TOKENS not in state:
@@ -82,11 +89,15 @@ def load(options: TeacherOptions) -> XClipTeacher:
     vocabulary = CompactVocabulary(state.pop(KNOWN_TOKENS))
     model = XClip(sizes(vocabulary))
     load_strictly(model, state, str(path))
-    return teacher_of(model, vocabulary, options.layers)
+    return teacher_of(model, vocabulary, options.layers).run_as(options)
+
+
+def official() -> XClipTeacher:
+    """As shipped, at random, with the words of one caption."""
+    return tiny(0)
 
 
 def tiny(seed: int) -> XClipTeacher:
     """The same size, at random: it is tiny already."""
-    torch.manual_seed(seed)
     vocabulary = CompactVocabulary.of(["a small red circle moves left on the grass"])
-    return teacher_of(XClip(sizes(vocabulary)), vocabulary, None)
+    return teacher_of(seeded(seed, lambda: XClip(sizes(vocabulary))), vocabulary, None)

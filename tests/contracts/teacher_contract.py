@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from store.encodings import BOOL
 from store.signals import SignalSpec
-from teacher_dump.teachers.base import Teacher
+from teacher_dump.frozen import FrozenTeacher
+from teacher_dump.precision import difference_to_float32
+from teacher_dump.teachers.base import Teacher, TeacherCard
 
 LOGITS, RELEVANCE = "video_text_logits", "frame_relevance"
 NEEDED_IDENTITY = {
@@ -56,8 +59,18 @@ def rows_of(signals: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
     return {name: value[rows] for name, value in signals.items()}
 
 
+def only(signals: Mapping[str, Tensor], teacher: Teacher) -> dict[str, Tensor]:
+    """What the dump hands over when it scores pairs: the stored signals that the teacher asked for."""
+    return {name: signals[name] for name in (*teacher.pair_inputs, "frame_valid") if name in signals}
+
+
 def emits(teacher: Teacher, signal: str) -> bool:
     return signal in {spec.name for spec in teacher.signals}
+
+
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    value, expected = value.cpu().double(), expected.double()
+    return float((value - expected).norm() / expected.norm())
 
 
 def assert_same(value: Tensor, expected: Tensor) -> None:
@@ -91,12 +104,13 @@ class TeacherContract:
             shapes = {name: tuple(value.shape) for name, value in given.items() if name != "frame_valid"}
             assert shapes == {name: shape_of(spec, rows) for name, spec in told.items()}
 
-    def test_its_signals_are_finite_float32_without_gradient(
-        self, videos: dict[str, Tensor], texts: dict[str, Tensor]
+    def test_its_signals_are_finite_float32_or_masks_without_gradient(
+        self, teacher: Teacher, videos: dict[str, Tensor], texts: dict[str, Tensor]
     ) -> None:
         videos.pop("frame_valid")
+        encodings = {spec.name: spec.encoding for spec in teacher.signals}
         for name, value in (videos | texts).items():
-            assert value.dtype == torch.float32, name
+            assert value.dtype == (torch.bool if encodings[name] == BOOL else torch.float32), name
             assert not value.requires_grad, name
             assert torch.isfinite(value).all(), name
 
@@ -171,6 +185,7 @@ class TeacherContract:
             with pytest.raises(NotImplementedError, match=teacher.name):
                 teacher.score_pairs(videos, texts)
             return
+        videos, texts = only(videos, teacher), only(texts, teacher)
         whole = teacher.score_pairs(videos, texts)
         assert whole.shape == (self.VIDEOS, len(TEXTS))
         assert whole.dtype == torch.float32
@@ -191,6 +206,7 @@ class TeacherContract:
             with pytest.raises(NotImplementedError, match=teacher.name):
                 teacher.relevance(videos, matched)
             return
+        videos, matched = only(videos, teacher), only(matched, teacher)
         whole = teacher.relevance(videos, matched)
         assert whole.shape == (self.VIDEOS, teacher.view.frames)
         assert whole.dtype == torch.float32
@@ -200,3 +216,61 @@ class TeacherContract:
             place = slice(row, row + 1)
             alone = teacher.relevance(rows_of(videos, place), rows_of(matched, place))
             assert_same(alone, whole[place])
+
+    def test_a_cross_encoder_says_of_chosen_pairs_what_it_says_in_the_block(
+        self, teacher: Teacher, videos: dict[str, Tensor], texts: dict[str, Tensor]
+    ) -> None:
+        matched = rows_of(texts, slice(0, self.VIDEOS))
+        if teacher.fused_width is None:
+            with pytest.raises(NotImplementedError, match=teacher.name):
+                teacher.match_pairs(videos, matched)
+            return
+        videos, matched = only(videos, teacher), only(matched, teacher)
+        found = teacher.match_pairs(videos, matched)
+        block = teacher.score_pairs(videos, matched)
+        torch.testing.assert_close(found["match_logits"][:, 1], block.diagonal(), atol=1e-4, rtol=1e-4)
+        probability = found["match_logits"].softmax(-1)[:, 1]
+        torch.testing.assert_close(found["match_probability"], probability)
+        assert found["fused_cls"].shape == (self.VIDEOS, teacher.fused_width)
+        assert not any(value.requires_grad for value in found.values())
+
+    def test_its_model_stays_in_eval_mode_and_without_gradients(
+        self, teacher: FrozenTeacher, texts: dict[str, Tensor]
+    ) -> None:
+        assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
+        teacher.model.train()
+        again = teacher.encode_texts(TEXTS)
+        assert not any(part.training for part in teacher.model.modules())
+        assert all(torch.equal(value, texts[name]) for name, value in again.items())
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_precision_is_close_measured_and_part_of_the_identity(
+        self, teacher: FrozenTeacher, dtype: str
+    ) -> None:
+        half = teacher.with_dtype(dtype)
+        assert {k: v for k, v in half.identity().items() if teacher.identity()[k] != v} == {"dtype": dtype}
+        inputs = (*random_videos(teacher, self.VIDEOS), TEXTS)
+        assert difference_to_float32(teacher, *inputs) == {}
+        told = difference_to_float32(half, *inputs)
+        floats = {spec.name for spec in teacher.signals if spec.encoding != BOOL}
+        assert floats <= set(told) <= floats | {"fused_cls"}
+        assert all(0 <= value < 0.2 for value in told.values()), told
+        assert told["text_embedding"] > 0
+
+    @pytest.mark.gpu
+    def test_a_gpu_says_what_the_cpu_says(self, module: ModuleType) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU here")
+        cpu, gpu = module.tiny(0), module.tiny(0).to("cuda")
+        frames, valid = random_videos(cpu, self.VIDEOS)
+        videos, texts = cpu.encode_videos(frames, valid), cpu.encode_texts(TEXTS)
+        theirs = gpu.encode_videos(frames, valid) | gpu.encode_texts(TEXTS)
+        for name, value in (videos | texts).items():
+            assert relative_error(theirs[name], value) < 1e-3, name
+        if emits(cpu, LOGITS):
+            block = only({**videos, "frame_valid": valid}, cpu), only(texts, cpu)
+            assert relative_error(gpu.score_pairs(*block), cpu.score_pairs(*block)) < 1e-3
+
+    def test_it_has_a_card(self, module: ModuleType) -> None:
+        assert isinstance(module.CARD, TeacherCard)
+        assert all(vars(module.CARD).values())

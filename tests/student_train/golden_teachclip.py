@@ -44,8 +44,8 @@ def student_parameters(tensors: dict[str, Tensor], frames: int) -> dict[str, Ten
             ours[OTHER_NAMES[official]] = value
         elif official == "frame_position_embeddings.weight":
             ours["temporal.position"] = value[:frames]
+            ours["text_projection.weight"] = torch.eye(value.shape[1])
         elif official.startswith("transformerClip.resblocks."):
             number, _, rest = official.removeprefix("transformerClip.resblocks.").partition(".")
             ours[f"temporal.blocks.{number}.{BLOCK_NAMES[rest]}"] = value
-    ours["text_projection.weight"] = torch.eye(tensors["output.text_features"].shape[1])
     return ours

@@ -119,7 +119,7 @@ def test_the_demo_teacher_refuses_weights_that_no_fit_wrote(xclip_file):
 def test_clip_refuses_blocks_that_its_tower_has_not(layers):
     tiny = clip.tiny(0)
     with pytest.raises(InputError, match=r"no vision block .*: the tower has 2"):
-        clip.ClipTeacher(tiny._model, "tiny", clip.RANDOM, tiny._tokenize, layers=layers)
+        clip.ClipTeacher(tiny.model, "tiny", clip.RANDOM, tiny.tokenize, layers=layers)
 
 
 def test_clip_refuses_layers_of_a_tower_that_has_no_blocks():

@@ -1,0 +1,97 @@
+"""CLIP4Clip (meanP, seqTransf): embeddings before and after time, from the authors' checkpoints.
+
+A factored teacher: its logits are a product of the stored embeddings (`store/pair_scores.py`). Which of the
+two heads it has is read off the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from store.errors import InputError
+from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
+from store.inputs.view import ONE_PER_SECOND, View
+from store.signals import SignalSpec
+from teacher_dump.checkpoints import load_strictly, read_state, seeded
+from teacher_dump.clip4clip_model import SEQUENCE, Clip4Clip, Clip4ClipSizes
+from teacher_dump.clip_towers import TowerSizes, choose_layers
+from teacher_dump.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
+from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.tokens import byte_pair_tokenizer
+
+FRAMES, WORDS = 12, 32
+CARD = TeacherCard(
+    model="CLIP4Clip seqTransf on CLIP ViT-B/32",
+    weights="train it with github.com/ArrowLuo/CLIP4Clip; pytorch_model.bin goes to weights/clip4clip.bin",
+    licence="as its repository states",
+)
+
+
+class Clip4ClipTeacher(TowersTeacher):
+    """A `Clip4Clip` model; it was trained at 12 frames and 32 words, for long videos at 64 and 64."""
+
+    def __init__(
+        self,
+        model: Clip4Clip,
+        frames: int = FRAMES,
+        layers: Sequence[int] | None = None,
+        words: int = WORDS,
+    ) -> None:
+        sizes, towers = model.sizes, model.sizes.towers
+        if sizes.temporal_layers and frames > sizes.positions:
+            raise InputError(
+                f"teacher 'clip4clip' has places for {sizes.positions} frames, not for {frames}; "
+                "give fewer --frames"
+            )
+        view = View(
+            f"{ONE_PER_SECOND}_{frames}x{towers.image_size}", frames, towers.image_size, ONE_PER_SECOND
+        )
+        described = {
+            "architecture": "clip4clip",
+            "head": sizes.head,
+            "mean": list(CLIP_MEAN),
+            "std": list(CLIP_STD),
+            "logit_scale": scale_of(model.clip.logit_scale),
+            "layers": choose_layers(layers, towers.vision_layers),
+        }
+        tokenizer = byte_pair_tokenizer(check_words("clip4clip", words, towers))
+        super().__init__("clip4clip", model, towers, view, tokenizer, described)
+        temporal = SignalSpec("temporal_frame_embedding", {**self.frame_sizes, "D": towers.embed_dim})
+        self.signals = (*self.tower_signals, *([temporal] if sizes.head == SEQUENCE else []))
+
+    def encode_videos(self, frames_BMYXC: Tensor, frame_valid_BM: Tensor) -> dict[str, Tensor]:
+        found = super().encode_videos(frames_BMYXC, frame_valid_BM)
+        if self.model.sizes.head == SEQUENCE:
+            with self.forward() as device:
+                temporal = self.model.temporal_frames(found["frame_embedding"], frame_valid_BM.to(device))
+                found["temporal_frame_embedding"] = temporal.float()
+        return found
+
+
+def load(options: TeacherOptions) -> FrozenTeacher:
+    """From `pytorch_model.bin` of the authors' training (or safetensors of the same names).
+
+    Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
+    """
+    options.refuse("clip4clip", "architecture", "pretrained", "vocabulary", "classes", "features", "prompts")
+    options.check_variant("clip4clip", ())
+    state = read_state(
+        options.checkpoint, "clip4clip", "the pytorch_model.bin of github.com/ArrowLuo/CLIP4Clip's training"
+    )
+    model = Clip4Clip(Clip4ClipSizes.from_state(state))
+    load_strictly(model, state, str(options.checkpoint))
+    teacher = Clip4ClipTeacher(model, options.frames or FRAMES, options.layers, options.words or WORDS)
+    return teacher.run_as(options)
+
+
+def official() -> Clip4ClipTeacher:
+    """seqTransf at the size of the published model; under `torch.device("meta")` it costs no memory."""
+    return Clip4ClipTeacher(Clip4Clip(Clip4ClipSizes(TowerSizes.vit_b_32(), 4, 77)))
+
+
+def tiny(seed: int) -> Clip4ClipTeacher:
+    """seqTransf: two vision blocks and one over time, of width 64, at random."""
+    sizes = Clip4ClipSizes(TowerSizes.tiny(), temporal_layers=1, positions=8)
+    return Clip4ClipTeacher(seeded(seed, lambda: Clip4Clip(sizes)), frames=4)
