@@ -14,7 +14,7 @@ from store.cli import run_cli
 from store.errors import InputError, UnknownNameError
 from store.inputs.augment import Augmentation
 from store.inputs.cuts import replay
-from store.inputs.frames import decode_view
+from store.inputs.frames import ROUTES, decode_view
 from store.inputs.view import RANDOM_SEGMENTS, View
 from store.kept_pixels import KeptPixels
 from store.reader import open_cache
@@ -24,6 +24,7 @@ from store.signals import SignalSpec
 from teacher_dump.dump import DumpSettings, dump
 from teacher_dump.plan import StorageOptions
 from tests.store.inputs.clips import frames_in_order
+from tests.store.inputs.clips import write_clip as encode
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples, write_clip
 
 SETTINGS = DumpSettings(batch_videos=2, batch_texts=3, threads=1, shard_rows=3, decoders=1)
@@ -152,6 +153,21 @@ def test_the_cache_stores_all_that_a_student_needs_to_see_the_same(cache, folder
             picture = pictures[round(time_s * 8)]
             how = (stored["crop_box"][rendition], stored["flip"][rendition], stored["colour"][rendition])
             assert np.array_equal(replay(picture, seen.view, *how), taught[rendition, place])
+
+
+def test_the_route_of_every_kind_of_file_is_recorded(folder, tmp_path):
+    samples = colour_samples(folder, broken=(4,))
+    made = {
+        1: encode(tmp_path / "clip.avi", codec="mpeg4", options={"bf": "2"}),
+        2: tmp_path / "still.png",
+    }
+    Image.fromarray(np.full((32, 32, 3), 90, dtype=np.uint8)).save(made[2])
+    videos = tuple(replace(video, path=made.get(row, video.path)) for row, video in enumerate(samples.videos))
+    path = tmp_path / "c.zarr"
+    dump(path, replace(samples, videos=videos), ColourTeacher(), SETTINGS, {})
+    routes = open_seen(open_cache(path), None).routes
+    assert routes == ["random_access", "sequential", "image", "random_access", "", *["random_access"] * 3]
+    assert set(routes) - {""} <= set(ROUTES)
 
 
 def test_what_is_asked_wrongly_is_told(cache, mine, tmp_path, capsys):
