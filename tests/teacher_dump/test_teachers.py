@@ -150,7 +150,7 @@ def test_clip_wants_its_weights_from_one_place_and_there(tmp_path):
 
 
 def test_the_command_offers_the_precisions_that_teachers_have():
-    assert DTYPE_NAMES == tuple(DTYPES)
+    assert tuple(DTYPES) == DTYPE_NAMES
 
 
 def test_what_the_command_line_says_of_a_teacher_reaches_it(tmp_path):
