@@ -23,7 +23,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames lint clean
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -69,6 +69,9 @@ test-clips: $(READY)      ## hold our frames of every clip in CLIPS=DIR to a pla
 
 bench-frames: $(READY)    ## how fast clips decode, against bare decord and PyAV; writes bench-results/frames.json
 	@$(PY) -m tests.bench.bench_frames $(ARGS)
+
+bench-store: $(READY)     ## the store's speed against memcpy and other libraries (pip install '.[bench]' for those)
+	@$(PY) -m tests.bench.bench_store $(ARGS)
 
 lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

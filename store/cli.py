@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from store.errors import CacheError
+from store.untrusted import printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 LARGEST = 1_000_000
@@ -51,5 +52,5 @@ def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     except (CacheError, OSError) as error:
         if getattr(arguments, "debug", False):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return WRONG_USE

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from store.errors import DamagedCacheError
+from store.untrusted import exact_fields, is_count, is_plain_path, parse_json, shown
 
 PARTIAL_SUFFIX = ".partial"
 HASH_BLOCK_BYTES = 1 << 20
+JSON_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,15 @@ class ObjectRecord:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"path": self.path, "bytes": self.bytes, "sha256": self.sha256}
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> ObjectRecord:
+        """Parse `to_dict`'s; raises DamagedCacheError unless path, size and digest can be an object's."""
+        found = cls(**exact_fields(cls, fields, "an object's record"))
+        if not (is_plain_path(found.path) and is_count(found.bytes) and is_sha256(found.sha256)):
+            raise DamagedCacheError(f"{shown(fields)} is no object's record; pull the cache again")
+        return found
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -67,13 +78,24 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def read_json(path: Path, limit_bytes: int = 1 << 28) -> Any:
-    """The JSON value in `path`; raises DamagedCacheError if it is larger than `limit_bytes` or not JSON."""
-    if path.stat().st_size > limit_bytes:
+def is_sha256(digest: object) -> bool:
+    """Whether `digest` is a sha256 as it is written here: 64 small hexadecimal digits."""
+    return isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None
+
+
+def read_json(path: Path, limit_bytes: int = JSON_BYTES) -> Any:
+    """The JSON value in `path`; raises DamagedCacheError if it is larger than `limit_bytes` or not JSON.
+
+    What counts as JSON is `store.untrusted.parse_json`'s to say.
+    """
+    with open(path, "rb") as file:
+        large = os.fstat(file.fileno()).st_size > limit_bytes
+        content = b"" if large else file.read()
+    if large:
         raise DamagedCacheError(f"{path.name} is larger than {limit_bytes} bytes; not a cache's own file")
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        return parse_json(content)
+    except ValueError as error:
         raise DamagedCacheError(f"{path} is not JSON ({error}); restore it from a good copy") from None
 
 
@@ -82,7 +104,8 @@ def record_file(root: Path, path: Path) -> ObjectRecord:
     sha = hashlib.sha256()
     size = 0
     with open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
+        step = min(HASH_BLOCK_BYTES, os.fstat(file.fileno()).st_size + 1)
+        while block := file.read(step):
             sha.update(block)
             size += len(block)
     return ObjectRecord(path.relative_to(root).as_posix(), size, sha.hexdigest())

@@ -1,98 +1,220 @@
-"""What is inside a cache, for a person."""
+"""python -m store info: what is inside a cache, for a person or, with --json, for a script.
+
+The keys of `gather` are stable: scripts may rely on them, later releases add and never rename.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from store.cli import add_debug
+from store.contents import read_attributes
 from store.durable import read_json
-from store.layout import TeacherPlan
-from store.ledger import Ledger
+from store.errors import CacheError
+from store.layout import TableCounts, TeacherPlan, teacher_path
+from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
-from store.reader import TeacherReader, open_cache, read_root
+from store.reader import Cache, TeacherReader, open_cache, read_root
+from store.signals import SignalSpec
+from store.untrusted import is_of, is_path_name, printable_values
 
-IDENTITY_COLUMNS = 100
+TEXT_COLUMNS = 100
+ERROR_PREFIX = "encoding_"
+METRICS_SHOWN = 12
+
+
+def gather(path: Path) -> dict[str, Any]:
+    """What lies at `path`, in plain JSON:
+
+    name, format, state ("planned" | "dumping" | "complete"), digest (null until complete);
+    dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
+      splits_sha256, protocol, missing {<what>: count}, prompts};
+    teachers {<teacher>: {identity, view, provenance, pair_scores, videos_decoded, videos_failed, bytes,
+      signals {<signal>: {axes, shape, encoding, bytes, attributes, meaning, needed_by,
+      errors {relative_l2, max_abs, mean_cosine, min_cosine}}},
+      reports {<file>: what reports/<file>.json says of this teacher}}};
+    unfinished {<teacher>: {tasks_done, signals [names]}}.
+
+    Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
+    """
+    root = read_root(path)
+    cache = open_cache(path) if (path / MANIFEST).is_file() else None
+    finished = cache.teacher_names if cache else []
+    return {
+        "name": path.name,
+        "format": root["version"],
+        "state": root["state"],
+        "digest": cache.digest if cache else None,
+        "dataset": dict(root["dataset"]),
+        "teachers": {name: _teacher(cache, name) for name in finished if cache},
+        "unfinished": _unfinished(path, finished),
+    }
+
+
+def _teacher(cache: Cache, name: str) -> dict[str, Any]:
+    teacher = cache.teacher(name)
+    counts = cache.counts
+    sizes = teacher.bytes_by_signal
+    return {
+        "identity": dict(teacher.identity),
+        "view": teacher.view.to_dict(),
+        "provenance": dict(teacher.plan.provenance),
+        "pair_scores": teacher.pair_layout.layout,
+        "videos_decoded": int(teacher.video_usable.sum()),
+        "videos_failed": len(teacher.failures),
+        "bytes": sum(sizes.values()),
+        "signals": {
+            signal: _signal(teacher, spec, counts, sizes[signal]) for signal, spec in teacher.signals.items()
+        },
+        "reports": dict(_reports(cache.reports_dir, name)),
+    }
+
+
+def _signal(teacher: TeacherReader, spec: SignalSpec, counts: TableCounts, size: int) -> dict[str, Any]:
+    lengths = {"V": counts.videos, "T": counts.texts, **spec.sizes, spec.row_axis: counts.rows_of(spec)}
+    attributes = read_json(teacher.cache.path / teacher.path / spec.name / "zarr.json")["attributes"]
+    return {
+        "axes": list(spec.kind.axes),
+        "shape": [lengths[axis] for axis in spec.kind.axes],
+        "encoding": spec.encoding,
+        "bytes": size,
+        "errors": {
+            key.removeprefix(ERROR_PREFIX): error
+            for key, error in attributes.items()
+            if key.startswith(ERROR_PREFIX) and is_of(error, float)
+        },
+        "attributes": dict(spec.attributes),
+        "meaning": spec.kind.meaning,
+        "needed_by": list(spec.kind.needed_by),
+    }
+
+
+def _reports(folder: Path, teacher: str) -> Iterator[tuple[str, Any]]:
+    """(name, what it says of the teacher) of every reports/*.json; one that can't be read says why."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            report = read_json(file)
+        except CacheError as error:
+            yield file.stem, {"unreadable": str(error)}
+            continue
+        teachers = report.get("teachers") if isinstance(report, dict) else None
+        if isinstance(teachers, dict) and teacher in teachers:
+            yield file.stem, teachers[teacher]
+
+
+def _unfinished(path: Path, finished: Sequence[str]) -> dict[str, Any]:
+    """Teachers that were begun and are not in the manifest."""
+    begun = [file.parent.name for file in sorted((path / "teachers").glob("*/zarr.json"))]
+    begun = [name for name in begun if name not in finished and is_path_name(name)]
+    done = [commit.teacher for commit in Ledger(path)] if begun and (path / LEDGER).is_file() else []
+    plans = {name: TeacherPlan.from_dict(read_attributes(path, teacher_path(name))) for name in begun}
+    return {
+        name: {"tasks_done": done.count(name), "signals": [spec.name for spec in plan.signals]}
+        for name, plan in plans.items()
+    }
 
 
 def describe(path: Path) -> str:
-    """What lies at `path`: the dataset, and for each teacher its identity and a table of its signals.
-
-    An unfinished cache is described by what is planned and by how many tasks are done.
-    Raises MissingFileError if there is no cache.
-    """
-    root = read_root(path)
-    if not (path / MANIFEST).is_file():
-        return "\n".join([*_describe_dataset(path, root), *_describe_unfinished(path)])
-    cache = open_cache(path)
-    lines = [*_describe_dataset(path, root), f"  digest   sha256:{cache.digest}"]
-    for name in cache.teacher_names:
-        lines += ["", *_describe_teacher(cache.teacher(name))]
+    """The same as lines for a person, free of whatever a terminal would obey; raises as `gather` does."""
+    found = printable_values(gather(path))
+    lines = list(_dataset_lines(found))
+    for name, teacher in found["teachers"].items():
+        lines += ["", *_teacher_lines(name, teacher)]
+    for name, teacher in found["unfinished"].items():
+        signals = ", ".join(teacher["signals"])
+        lines.append(f"  teacher  {name}: {teacher['tasks_done']} tasks done; will hold {signals}")
+    if found["unfinished"] or found["digest"] is None:
+        lines.append("  run the same dump command again: it goes on where it stopped")
     return "\n".join(lines)
 
 
-def _describe_dataset(path: Path, root: Mapping[str, Any]) -> list[str]:
-    dataset = root["dataset"]
+def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    dataset = found["dataset"]
     splits = ", ".join(
         f"{name} {count['videos']:,} videos / {count['texts']:,} texts"
         for name, count in dataset["splits"].items()
     )
-    return [
-        f"{path.name}: {root['state']}, format {root['version']}, "
-        f"{dataset['videos']:,} videos, {dataset['texts']:,} texts",
-        f"  dataset  {dataset['name']}: {dataset['title']}",
-        f"  licence  {dataset['licence']}",
-        f"  splits   {splits}",
-        f"  protocol {dataset['protocol']}",
-        *_describe_missing(dataset["missing"]),
-    ]
+    yield (
+        f"{found['name']}: {found['state']}, format {found['format']}, "
+        f"{dataset['videos']:,} videos, {dataset['texts']:,} texts"
+    )
+    yield f"  dataset  {dataset['name']}: {dataset['title']}"
+    yield f"  licence  {dataset['licence']}"
+    yield f"  source   {dataset['source']}"
+    yield f"  splits   {splits}"
+    yield f"  protocol {dataset['protocol']}"
+    if dataset["missing"]:
+        # Less than 0 where there are more rows here than were published.
+        told = ", ".join(f"{count:,} {what}" for what, count in dataset["missing"].items())
+        yield f"  missing  of what is published: {told}"
+    if found["digest"]:
+        yield f"  digest   sha256:{found['digest']}"
 
 
-def _describe_missing(missing: Mapping[str, int]) -> list[str]:
-    """What the published dataset has beyond these rows; less than 0 where there are more here."""
-    told = ", ".join(f"{count:,} {what}" for what, count in missing.items())
-    return [f"  missing  of what is published: {told}"] if missing else []
+def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
+    view = teacher["view"]
+    described = ", ".join(f"{key} {_short(value)}" for key, value in sorted(teacher["identity"].items()))
+    yield f"teacher {name}: complete, pair scores {teacher['pair_scores']}, {teacher['bytes']:,} bytes"
+    yield from _wrapped("identity", described)
+    yield (
+        f"  view     {view['name']}: {view['frames']} frames ({view['sampling']}) "
+        f"of {view['size']} x {view['size']} pixels"
+    )
+    yield f"  videos   {teacher['videos_decoded']:,} decoded, {teacher['videos_failed']:,} failed"
+    for report, said in teacher["reports"].items():
+        metrics = list(_flattened(said))
+        more = f", ... ({len(metrics)} in all)" if len(metrics) > METRICS_SHOWN else ""
+        yield from _wrapped("report", f"{report}: {', '.join(metrics[:METRICS_SHOWN])}{more}")
+    yield from ("  " + line for line in table(list(_signal_rows(teacher["signals"])), right_from=4))
+    for student, signals in sorted(_teaches(teacher["signals"]).items()):
+        yield from _wrapped("teaches", f"{student} by {', '.join(signals)}")
 
 
-def _describe_unfinished(path: Path) -> list[str]:
-    done = [commit.teacher for commit in Ledger(path)]
-    lines = []
-    for file in sorted((path / "teachers").glob("*/zarr.json")):
-        plan = TeacherPlan.from_dict(read_json(file)["attributes"])
-        signals = ", ".join(spec.name for spec in plan.signals)
-        lines.append(f"  teacher  {plan.name}: {done.count(plan.name)} tasks done; will hold {signals}")
-    return [*lines, "  run the same dump command again: it goes on where it stopped"]
+def _teaches(signals: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Who needs what: the signals of this teacher that each student can be taught with."""
+    found: dict[str, list[str]] = {}
+    for name, signal in signals.items():
+        for student in signal["needed_by"]:
+            found.setdefault(student, []).append(name)
+    return found
 
 
-def _describe_teacher(teacher: TeacherReader) -> list[str]:
-    counts = {"V": len(teacher.cache.video_ids), "T": len(teacher.cache.texts)}
-    view, identity = teacher.view, teacher.identity
-    rows = [("signal", "axes", "shape", "dtype", "bytes", "encoding error (relative L2)")]
-    for name, spec in teacher.signals.items():
-        sizes = {**spec.sizes, **counts}
-        shape = " x ".join(str(sizes[axis]) for axis in spec.kind.axes)
-        size = f"{teacher.bytes_by_signal[name]:,}"
-        rows.append(
-            (
-                name,
-                ",".join(spec.kind.axes),
-                shape,
-                spec.encoding,
-                size,
-                f"{teacher.encoding_error(name)['relative_l2']:.2e}",
-            )
+def _signal_rows(signals: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    measured = {error for signal in signals.values() for error in signal["errors"]}
+    cosine = tuple(name for name in ("min_cosine", "mean_cosine") if name in measured)
+    titles = (name.replace("_", " ") for name in cosine)
+    yield ("signal", "axes", "shape", "encoding", "bytes", *titles, "max abs error", "error (relative L2)")
+    for name, signal in signals.items():
+        errors = signal["errors"]
+        yield (
+            name,
+            ",".join(signal["axes"]),
+            " x ".join(map(str, signal["shape"])),
+            signal["encoding"],
+            f"{signal['bytes']:,}",
+            *(f"{errors[key]:.6f}" if key in errors else "-" for key in cosine),
+            *(f"{errors[key]:.2e}" if key in errors else "-" for key in ("max_abs", "relative_l2")),
         )
-    pairs = teacher.pair_layout
-    described = ", ".join(f"{key} {_short(value)}" for key, value in sorted(identity.items()))
-    indent = "\n" + " " * len("  identity ")
-    return [
-        f"teacher {teacher.name}: complete, pair scores {pairs.layout}",
-        f"  identity {indent.join(textwrap.wrap(described, IDENTITY_COLUMNS))}",
-        f"  view     {view.name}: {view.frames} frames ({view.sampling}) of {view.size} x {view.size} pixels",
-        f"  videos   {int(teacher.video_usable.sum()):,} decoded, {len(teacher.failures):,} failed",
-        *("  " + line for line in table(rows, right_from=4)),
-    ]
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    indent = " " * 11
+    lines = textwrap.wrap(text, TEXT_COLUMNS) or [""]
+    return [f"  {label:<8} {lines[0]}", *(indent + line for line in lines[1:])]
+
+
+def _flattened(value: Any, where: str = "") -> Iterator[str]:
+    """ "seconds.frames 1.2" for every leaf of a report."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flattened(inner, f"{where}.{key}" if where else key)
+    else:
+        yield f"{where} {_short(value)}"
 
 
 def _short(value: object) -> str:
@@ -118,3 +240,21 @@ def table(rows: Sequence[Sequence[str]], right_from: int) -> list[str]:
         for row in rows
     ]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "info", help="what is inside a cache: signals, shapes, bytes, errors, identity, licence"
+    )
+    parser.add_argument("cache", type=Path, help="folder of the cache")
+    parser.add_argument("--json", action="store_true", help="print it as JSON, for scripts")
+    parser.set_defaults(execute=run_info)
+    add_debug(parser)
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print(json.dumps(gather(arguments.cache), indent=2))  # ASCII only: nothing a terminal would obey
+    else:
+        print(describe(arguments.cache))
+    return 0

@@ -21,6 +21,7 @@ from store.inputs.pixels import decode_jpeg, encode_jpeg
 from store.inputs.view import View
 from store.sharded_rows import ShardedRows
 from store.shards import RowsArray, ShardFile
+from store.untrusted import shown
 
 RAW, JPEG = "raw", "jpeg"
 PIXELS, PIXEL_JPEG, PIXEL_JPEG_SPAN = "pixels", "pixel_jpeg", "pixel_jpeg_span"
@@ -59,6 +60,13 @@ class KeptPixels:
 
     def to_dict(self) -> dict[str, Any]:
         return {"encoding": self.encoding, "quality": self.quality}
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> KeptPixels:
+        """Parse `to_dict`'s (a view's attributes tell more); raises DamagedCacheError, InputError."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("encoding"), str):
+            raise DamagedCacheError(f"{shown(fields)} tells no kept pixels; pull the cache again")
+        return cls(fields["encoding"], fields.get("quality"))
 
 
 def pixel_arrays(view: View, videos: int, shard_rows: int, kept: KeptPixels) -> dict[str, RowsArray]:

@@ -5,7 +5,6 @@ videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/  plans/<pla
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +21,11 @@ from store.kept_pixels import KeptPixels, pixel_arrays
 from store.pair_scores import PairScores
 from store.shards import RowsArray
 from store.signals import SignalSpec, plan_of
+from store.untrusted import is_of, is_path_name, shown
 
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
-PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
+STATES = PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
 DIMENSIONS = {"SBB": ("S", "B_video", "B_text"), "TWD": ("T", "W", "D_word")}
 """Names of axes where the letters alone would clash within an array or a group."""
 
@@ -44,7 +44,7 @@ def plan_path(plan: str) -> str:
 
 def check_path_name(kind: str, name: str) -> str:
     """`name` if it can be a folder of the cache; raises InputError otherwise."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+    if not is_path_name(name):
         raise InputError(f"{kind} {name!r} can't name a folder; use letters, digits, '_', '-' and '.'")
     return name
 
@@ -145,7 +145,7 @@ class TeacherPlan:
     def kept_pixels(self) -> KeptPixels | None:
         """How the view's frames are kept, if they are to be."""
         told = self.execution.get("pixels")
-        return None if told is None else KeptPixels(**told)
+        return None if told is None else KeptPixels.from_dict(told)
 
     @property
     def pair_scores(self) -> PairScores:
@@ -164,8 +164,9 @@ class TeacherPlan:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TeacherPlan:
+        """Parse `to_dict`'s; raises DamagedCacheError for what is missing or of another type."""
         try:
-            return cls(
+            plan = cls(
                 fields["name"],
                 fields["identity"],
                 View.from_dict(fields["view"]),
@@ -175,6 +176,19 @@ class TeacherPlan:
             )
         except (KeyError, TypeError) as error:
             raise DamagedCacheError(f"a teacher's attributes lack {error}; restore its zarr.json") from None
+        objects = (plan.identity, plan.execution, plan.provenance)
+        scale = plan.identity.get("logit_scale") if isinstance(plan.identity, dict) else None
+        names = {spec.name for spec in plan.signals}
+        if (
+            not is_path_name(plan.name)
+            or not all(isinstance(value, dict) for value in objects)
+            or not (scale is None or is_of(scale, float))
+            or len(names) != len(plan.signals)
+        ):
+            raise DamagedCacheError(
+                f"the attributes of teacher {shown(plan.name)} are not those of format 1; pull it again"
+            )
+        return plan
 
 
 DATASET_IDENTITY = ("name", "videos", "texts", "splits", "segments", "splits_sha256")

@@ -6,7 +6,6 @@ count, and the next writer cuts it away.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from store.durable import ObjectRecord, canonical_json, sync_folder
 from store.encodings import ErrorSum
 from store.errors import DamagedCacheError
+from store.untrusted import exact_fields, parse_json
 
 LEDGER = "ledger.jsonl"
 
@@ -57,11 +57,12 @@ class Commit:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Commit:
+        exact_fields(cls, fields, "a task")
         return cls(
             fields["task"],
-            tuple(ObjectRecord(**record) for record in fields["objects"]),
+            tuple(ObjectRecord.from_dict(record) for record in fields["objects"]),
             {signal: ErrorSum.from_dict(error) for signal, error in fields["errors"].items()},
-            tuple(VideoFacts(**facts) for facts in fields["videos"]),
+            tuple(VideoFacts(**exact_fields(VideoFacts, facts, "a video")) for facts in fields["videos"]),
             fields["seconds"],
         )
 
@@ -79,8 +80,8 @@ class Ledger:
         self._commits: dict[str, Commit] = {}
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
-                commit = Commit.from_dict(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+                commit = Commit.from_dict(parse_json(line))
+            except (DamagedCacheError, ValueError, KeyError, TypeError, AttributeError):
                 raise DamagedCacheError(
                     f"{LEDGER}, line {number}, is damaged; delete the unfinished cache and dump it anew"
                 ) from None

@@ -12,10 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store.durable import ObjectRecord, canonical_json, json_digest, read_json, record_file, write_file
-from store.errors import DamagedCacheError
+from store.durable import (
+    ObjectRecord,
+    canonical_json,
+    is_sha256,
+    json_digest,
+    read_json,
+    record_file,
+    write_file,
+)
+from store.errors import DamagedCacheError, InputError
+from store.untrusted import JSON_VALUES, is_path_name
 
 MANIFEST = "manifest.json"
+REPORTS, CARD = "reports", "README.md"
+MOST_OBJECTS = JSON_VALUES // 5
 
 
 @dataclass(frozen=True)
@@ -42,23 +53,46 @@ class Manifest:
         return json_digest(self._body())
 
     def write(self, folder: Path) -> None:
+        """Write `folder`/manifest.json; raises InputError for more objects than a reader would accept."""
+        if len(self.objects) > MOST_OBJECTS:
+            raise InputError(f"{len(self.objects):,} objects are over {MOST_OBJECTS:,}; write larger shards")
         write_file(folder / MANIFEST, canonical_json({**self._body(), "digest": self.digest}))
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read and check the manifest of `folder`: canonical spelling, self-digest, plain relative paths."""
-        path = folder / MANIFEST
+    def read(cls, root: Path, group: str = "", digest: str | None = None) -> Manifest:
+        """Read and check the manifest of the cache at `root`, or of its `group` (views/<v>, teachers/<t>).
+
+        Spelling (canonical JSON), self-digest, and paths: plain, sorted, each once, of this group alone.
+        digest: what the root's manifest says of a group's. Raises DamagedCacheError.
+        """
+        path = root / group / MANIFEST
+        name = f"{group}/{MANIFEST}" if group else MANIFEST
+        if not path.is_file():
+            raise DamagedCacheError(f"{name} of {root.name} is missing; pull it again")
         document = read_json(path)
         try:
-            objects = tuple(ObjectRecord(**fields) for fields in document["objects"])
-            found = cls(objects, document["groups"])
+            found = cls(tuple(map(ObjectRecord.from_dict, document["objects"])), document["groups"])
             sound = canonical_json({**found._body(), "digest": found.digest}) == path.read_bytes()
-            plain = all(is_plain(name) for name in [*(record.path for record in objects), *found.groups])
-        except (KeyError, TypeError, AttributeError, ValueError):
-            sound = plain = False
-        if not (sound and plain):
-            raise DamagedCacheError(f"{path} was changed after it was written; pull it again")
+            sound = sound and found._is_of(group)
+        except (KeyError, TypeError, AttributeError, DamagedCacheError):
+            sound = False
+        if not sound:
+            raise DamagedCacheError(f"{name} of {root.name} was changed after it was written; pull it again")
+        if digest is not None and found.digest != digest:
+            raise DamagedCacheError(
+                f"{name} of {root.name} is not the one that the cache was completed with; pull it again"
+            )
         return found
+
+    def _is_of(self, group: str) -> bool:
+        """Whether the objects, sorted and each once, lie in `group`; the root's lie in no group."""
+        paths = [record.path for record in self.objects]
+        if group:
+            own = not self.groups and all(path.startswith(f"{group}/") for path in paths)
+        else:
+            plain = all(is_group(name) and is_sha256(digest) for name, digest in self.groups.items())
+            own = plain and not any(is_group("/".join(path.split("/")[:2])) for path in paths)
+        return own and paths == sorted(set(paths)) and not any(is_outside(path) for path in paths)
 
     def check(self, root: Path) -> None:
         """Hold every object to its size, and metadata (zarr.json: what a number means) to its digest.
@@ -66,17 +100,35 @@ class Manifest:
         Raises DamagedCacheError naming the first object that is missing or differs.
         """
         for record in self.objects:
-            path = root / record.path
-            size = path.stat().st_size if path.is_file() else None
-            if size != record.bytes:
-                found = "is missing" if size is None else f"has {size} bytes, not {record.bytes}"
-                raise DamagedCacheError(f"{record.path} {found}; pull the cache again or dump it anew")
-            if path.name == "zarr.json" and record_file(root, path) != record:
-                raise DamagedCacheError(f"{record.path} was changed after it was written; pull it again")
+            problem = size_problem(root, record)
+            if problem is None and record.path.endswith("zarr.json"):
+                problem = digest_problem(root, record)
+            if problem:
+                raise DamagedCacheError(f"{record.path} {problem}; pull the cache again or dump it anew")
 
 
-def is_plain(path: str) -> bool:
-    """Whether `path` is relative, posix, and can't leave its folder."""
-    return (
-        all(part not in ("", ".", "..") for part in path.split("/")) and "\\" not in path and ":" not in path
-    )
+def size_problem(root: Path, record: ObjectRecord) -> str | None:
+    """What is wrong with the object's size, in words; None if nothing is."""
+    path = root / record.path
+    size = path.stat().st_size if path.is_file() else None
+    if size is None:
+        return "is missing"
+    return None if size == record.bytes else f"has {size} bytes, not {record.bytes}"
+
+
+def digest_problem(root: Path, record: ObjectRecord) -> str | None:
+    """What is wrong with the object's bytes, in words; None if their sha256 is the recorded one."""
+    if record_file(root, root / record.path) == record:
+        return None
+    return "was changed after it was written: its sha256 is another"
+
+
+def is_group(path: str) -> bool:
+    """Whether `path` is views/<view>, teachers/<teacher> or plans/<plan>."""
+    kind, _, name = path.partition("/")
+    return kind in ("views", "teachers", "plans") and is_path_name(name) and name != "zarr.json"
+
+
+def is_outside(path: str) -> bool:
+    """Whether `path` lies outside every digest: reports/ and the card."""
+    return path.split("/")[0] == REPORTS or path == CARD

@@ -14,6 +14,18 @@ from typing import Any
 import numpy as np
 
 from store.calibration import EncodedRows, SignalCodec
+from store.contents import (
+    check_dataset,
+    check_rows,
+    check_view,
+    read_attributes,
+    read_plan,
+    require_arrays,
+    table_arrays,
+    table_counts,
+    teacher_contents,
+    view_contents,
+)
 from store.durable import read_json
 from store.errors import (
     DamagedCacheError,
@@ -29,7 +41,8 @@ from store.kept_pixels import KeptPixels, PixelRows
 from store.layout import (
     FORMAT_NAME,
     FORMAT_VERSION,
-    TeacherPlan,
+    STATES,
+    TableCounts,
     plan_path,
     teacher_path,
     view_path,
@@ -53,8 +66,10 @@ from store.sharded_rows import ShardedRows
 from store.signal_rows import Batch, BatchBuffers, SignalRows
 from store.signals import SignalSpec
 from store.tables import read_batch_plan, read_column, read_strings
+from store.untrusted import is_of, require_plain_tree, shown
 
 RESIDENT_BYTES = 1 << 28
+MOST_ABSENT = 16
 ENCODING_ERRORS = ("relative_l2", "max_abs", "mean_cosine", "min_cosine")
 
 
@@ -88,7 +103,7 @@ class Cache:
     @cached_property
     def video_class(self) -> np.ndarray:
         """[V] int64: the text row of each video's class, -1 where it has none."""
-        return read_column(self.path, "videos/class")
+        return check_rows("videos/class", read_column(self.path, "videos/class"), -1, self.dataset["texts"])
 
     @property
     def protocol(self) -> str:
@@ -102,7 +117,7 @@ class Cache:
     @cached_property
     def text_video(self) -> np.ndarray:
         """[T] int64: the video row of each text, -1 for a class name."""
-        return read_column(self.path, "texts/video")
+        return check_rows("texts/video", read_column(self.path, "texts/video"), -1, self.dataset["videos"])
 
     def siblings(self, text_rows: np.ndarray) -> np.ndarray:
         """[B, B] bool: which other captions of the batch `text_rows` [B] belong to the same video."""
@@ -116,7 +131,15 @@ class Cache:
         plans = sorted(path.split("/", 1)[1] for path in self.manifest.groups if path.startswith("plans/"))
         check_name("batch plan", name, plans)
         self.group_manifest(plan_path(name))
-        return read_batch_plan(self.path, name)
+        plan = read_batch_plan(self.path, name)
+        check_rows(f"{plan_path(name)}/video", plan.video.reshape(-1), 0, self.dataset["videos"])
+        check_rows(f"{plan_path(name)}/text", plan.text.reshape(-1), 0, self.dataset["texts"])
+        return plan
+
+    @property
+    def counts(self) -> TableCounts:
+        """Lengths of the row axes, those of the batch plans included."""
+        return table_counts(self.path, self.dataset, self.manifest.groups)
 
     @property
     def splits(self) -> list[str]:
@@ -125,8 +148,10 @@ class Cache:
     def split(self, name: str) -> Split:
         """Row numbers of a split; raises UnknownNameError listing what there is."""
         check_name("split", name, self.splits)
+        video, text = f"splits/{name}/video", f"splits/{name}/text"
         return Split(
-            read_column(self.path, f"splits/{name}/video"), read_column(self.path, f"splits/{name}/text")
+            check_rows(video, read_column(self.path, video), 0, self.dataset["videos"]),
+            check_rows(text, read_column(self.path, text), 0, self.dataset["texts"]),
         )
 
     @property
@@ -143,11 +168,9 @@ class Cache:
 
     def group_manifest(self, path: str) -> Manifest:
         """The manifest of a view, teacher or batch plan, held to its digest; its files to it."""
-        manifest = Manifest.read(self.path / path)
-        if manifest.digest != self.manifest.groups[path]:
-            raise DamagedCacheError(
-                f"{path}/{MANIFEST} is not the one that the cache was completed with; pull it again"
-            )
+        if path not in self.manifest.groups:
+            raise DamagedCacheError(f"{MANIFEST} of {self.path.name} names no {path}; pull the cache again")
+        manifest = Manifest.read(self.path, path, self.manifest.groups[path])
         manifest.check(self.path)
         return manifest
 
@@ -164,11 +187,14 @@ class TeacherReader:
         self.name = name
         self.path = teacher_path(name)
         self._manifest = cache.group_manifest(self.path)
-        attributes = read_json(cache.path / self.path / "zarr.json")["attributes"]
-        self.plan = TeacherPlan.from_dict(attributes)
+        self.plan = read_plan(cache.path, name)
         self.signals: dict[str, SignalSpec] = {spec.name: spec for spec in self.plan.signals}
         self._view_path = view_path(self.view.name)
         cache.group_manifest(self._view_path)
+        check_view(cache.path, self.view)
+        counts = cache.counts
+        require_arrays(cache.path, view_contents(cache.path, self.view, counts.videos))
+        require_arrays(cache.path, teacher_contents(cache.path, self.plan, counts))
         self._signal_rows = SignalRows(cache.path, self.path, self.signals, resident_bytes)
 
     @property
@@ -205,7 +231,11 @@ class TeacherReader:
         return {int(row): reasons[row] for row in np.flatnonzero(~self.video_usable)}
 
     def _view_array(self, name: str) -> np.ndarray:
-        return ShardedRows(self.cache.path, f"{self._view_path}/{name}").load()
+        rows = ShardedRows(self.cache.path, f"{self._view_path}/{name}")
+        present = int(rows.present.sum()) * rows.array.row_bytes
+        if rows.nbytes > max(MOST_ABSENT * present, RESIDENT_BYTES):
+            raise DamagedCacheError(f"{rows.path} is larger than its files warrant; pull it again")
+        return rows.load()
 
     @cached_property
     def kept_pixels(self) -> Mapping[str, Any] | None:
@@ -221,7 +251,7 @@ class TeacherReader:
                 f"view {self.view.name!r} of {self.cache.path.name} keeps no frames; "
                 "dump it with --keep-pixels"
             )
-        kept = KeptPixels(told["encoding"], told["quality"])
+        kept = KeptPixels.from_dict(told)
         return PixelRows(self.cache.path, self._view_path, self.view, kept)
 
     @cached_property
@@ -238,7 +268,10 @@ class TeacherReader:
     def encoding_error(self, signal: str) -> dict[str, float]:
         """relative_l2, max_abs, mean_cosine, min_cosine of the encoding, measured on what was written."""
         attributes = read_json(self.cache.path / self.path / signal / "zarr.json")["attributes"]
-        return {name: float(attributes[f"encoding_{name}"]) for name in ENCODING_ERRORS}
+        told = {name: attributes.get(f"encoding_{name}") for name in ENCODING_ERRORS}
+        if not all(is_of(error, float) for error in told.values()):
+            raise DamagedCacheError(f"{self.path}/{signal} states no encoding error; pull it again")
+        return {name: float(error) for name, error in told.items()}
 
     def require(self, signals: Sequence[str]) -> None:
         """Raise UnknownNameError, with the command that adds it, for a signal that is not stored."""
@@ -351,9 +384,9 @@ def read_root(path: Path) -> Mapping[str, Any]:
     """
     if not (path / "zarr.json").is_file():
         raise MissingFileError(f"no cache at {path}; make one with: make dump-teacher CACHE={path}")
-    document = read_json(path / "zarr.json")
-    root = document.get("attributes") if isinstance(document, dict) else None
-    if not isinstance(root, dict) or not {"format", "version", "state", "dataset"} <= root.keys():
+    require_plain_tree(path)
+    root = read_attributes(path, "")
+    if not {"format", "version", "state", "dataset"} <= root.keys():
         raise DamagedCacheError(f"{path / 'zarr.json'} is not a cache's; restore it from a good copy")
     require_same(
         {"format": root["format"], "version": root["version"]},
@@ -361,6 +394,9 @@ def read_root(path: Path) -> Mapping[str, Any]:
         f"the format of {path.name}",
         "use the release that wrote it, or dump it anew",
     )
+    if root["state"] not in STATES:
+        raise DamagedCacheError(f"{path.name} has no state {shown(root['state'])}; pull it again")
+    check_dataset(root["dataset"])
     return root
 
 
@@ -379,4 +415,5 @@ def open_cache(path: Path | str) -> Cache:
         )
     manifest = Manifest.read(path)
     manifest.check(path)
+    require_arrays(path, table_arrays(root["dataset"]))
     return Cache(path, manifest, root)

@@ -18,7 +18,7 @@ import numpy as np
 from store.durable import read_json
 from store.errors import DamagedCacheError, InputError
 from store.open_shards import OpenShard, OpenShards
-from store.shards import ABSENT, CRC_BYTES, DTYPES, FILL, RowsArray, crc32c
+from store.shards import CRC_BYTES, DTYPES, FILL, RowsArray, crc32c, row_offsets
 
 SMALL_ROW_BYTES = 1 << 16
 SCRATCH_BYTES = 1 << 20
@@ -66,16 +66,9 @@ class ShardedRows:
                 f"{shard.name} has {shard.bytes} bytes, its index alone takes {tail.nbytes}; pull it again"
             )
         shard.read_into([tail], shard.bytes - tail.nbytes)
-        if crc32c(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:].tobytes():
-            raise DamagedCacheError(f"{shard.name}: the index's crc32c is wrong; pull it again")
+        offsets = row_offsets(tail.tobytes(), self.array, number, shard.bytes, shard.name)
         start = number * self._shard_rows
-        index = tail[:-CRC_BYTES].view("<u8").reshape(-1, 2)[: self.array.shape[0] - start]
-        there = index[:, 0] != ABSENT
-        offset, size = index[there].T
-        last = max(shard.bytes - tail.nbytes - self._stride, 0)
-        if (size != self._stride).any() or (offset > last).any() or (offset % self._stride).any():
-            raise DamagedCacheError(f"{shard.name}: the index points beside its rows; pull it again")
-        self._offsets[start : start + len(index)][there] = offset
+        self._offsets[start : start + len(offsets)] = offsets
 
     def load(self) -> np.ndarray:
         """All rows, kept in RAM from now on; those that were not written hold the fill value."""

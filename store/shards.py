@@ -22,9 +22,12 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from store.durable import PARTIAL_SUFFIX, ObjectRecord, publish
+from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, publish
 from store.errors import DamagedCacheError
+from store.untrusted import is_count, is_path_name
 
+MOST_AXES = 8
+MOST_SHARD_ROWS = 1 << 22
 ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
 BYTES_CODEC = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -53,6 +56,11 @@ class RowsArray:
     @property
     def row_bytes(self) -> int:
         return math.prod(self.shape[1:]) * DTYPES[self.dtype].itemsize
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of a shard's index, its crc32c included."""
+        return (self.shard_rows or 0) * 16 + CRC_BYTES
 
     @property
     def shard_count(self) -> int:
@@ -105,14 +113,29 @@ class RowsArray:
                 tuple(document["dimension_names"]),
                 outer[0] if sharded else None,
             )
-            same = document == found.zarr_json(document["attributes"])
-        except (KeyError, TypeError, IndexError, AttributeError):
+            # Not ==, which takes 1, 1.0 and True for one another.
+            same = found._is_possible() and canonical_json(document) == canonical_json(
+                found.zarr_json(dict(document["attributes"]))
+            )
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError):
             same = False
         if not same:
             raise DamagedCacheError(
                 f"{where}/zarr.json is not an array of format 1; restore it from a good copy"
             )
         return found
+
+    def _is_possible(self) -> bool:
+        """Whether these can be the sizes of an array: whole numbers whose bytes a file system can count."""
+        rows = self.shard_rows
+        return (
+            1 <= len(self.shape) <= MOST_AXES
+            and all(is_count(size) for size in self.shape)
+            and len(self.axes) == len(self.shape)
+            and all(is_path_name(axis) for axis in self.axes)
+            and (rows is None or (is_count(rows, MOST_SHARD_ROWS) and rows > 0))
+            and self.row_bytes * max(self.shape[0], rows or 1) < 2**62
+        )
 
 
 class ShardFile:
@@ -183,3 +206,29 @@ class ShardFile:
 def crc32c(content: bytes | np.ndarray) -> bytes:
     """CRC-32C (Castagnoli) of `content`, little-endian, as the codec of that name appends it."""
     return int(google_crc32c.value(content)).to_bytes(CRC_BYTES, "little")
+
+
+def row_offsets(tail: bytes, array: RowsArray, number: int, size: int, name: str) -> np.ndarray:
+    """Where each row of shard `number` begins, int64 [rows of the shard], -1 for an absent one.
+
+    tail: the shard's last `array.index_bytes` bytes; size: the whole file's. Rows lie one behind the
+    other from the beginning and nothing else lies in the file, so an index can point nowhere else.
+    Raises DamagedCacheError naming the shard.
+    """
+    if crc32c(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
+        raise DamagedCacheError(f"{name}: the index's crc32c is wrong; pull it again")
+    index = np.frombuffer(tail, dtype="<u8", count=len(tail) // 8).reshape(-1, 2)
+    there = index[:, 0] != ABSENT
+    chunk = array.row_bytes + CRC_BYTES
+    rows = min(len(index), array.shape[0] - number * len(index))
+    if (
+        (index[~there] != ABSENT).any()
+        or there[rows:].any()
+        or (index[there, 1] != chunk).any()
+        or (index[there, 0] != np.arange(there.sum(), dtype=np.uint64) * np.uint64(chunk)).any()
+        or size != int(there.sum()) * chunk + len(tail)
+    ):
+        raise DamagedCacheError(f"{name}: the index points beside its rows; pull it again")
+    offsets = np.full(len(index), -1, dtype=np.int64)
+    offsets[there] = index[there, 0]
+    return offsets[:rows]

@@ -50,16 +50,15 @@ class SignalRows:
         self._bytes_left = resident_bytes
         self._codecs: dict[str, SignalCodec] = {}
         self._parts: dict[str, dict[str, ShardedRows]] = {}
-        self._opening = threading.RLock()
+        self._opening = threading.Lock()
 
     def codec(self, signal: str) -> SignalCodec:
         """What decodes a signal, with the numbers that were fitted to it."""
-        with self._opening:
-            if signal not in self._codecs:
-                spec, path = self._signals[signal], f"{self._path}/{signal}"
-                fitted = {name: read_column(self._root, f"{path}/{name}") for name in fitted_names(spec)}
-                self._codecs[signal] = SignalCodec(spec, fitted)
-            return self._codecs[signal]
+        if signal not in self._codecs:
+            spec, path = self._signals[signal], f"{self._path}/{signal}"
+            fitted = {name: read_column(self._root, f"{path}/{name}") for name in fitted_names(spec)}
+            self._codecs[signal] = SignalCodec(spec, fitted)
+        return self._codecs[signal]
 
     def parts(self, signal: str) -> Mapping[str, ShardedRows]:
         """The arrays of one signal by name, "" where it is one."""
@@ -69,6 +68,8 @@ class SignalRows:
 
     def open(self, signals: Sequence[str]) -> None:
         """Check the indices of `signals`, and load what fits."""
+        if self._parts.keys() >= set(signals):
+            return
         with self._opening:
             opened: dict[str, dict[str, ShardedRows]] = {}
             for signal in dict.fromkeys(signals):

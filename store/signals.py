@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from store.encodings import BOOL, FLOAT16, INT8, INT32
-from store.errors import InputError, UnknownNameError
+from store.errors import DamagedCacheError, InputError, UnknownNameError
 from store.lookup import look_up
+from store.untrusted import exact_fields, is_count, is_plain_path, shown
+
+LARGEST_SIZE = 1 << 20
 
 FRAME, TOKEN, TEXT, WORD, PAIR = "frame", "token", "text", "word", "pair"
 
@@ -211,18 +214,23 @@ class SignalSpec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SignalSpec:
-        spec = cls(
-            fields["name"],
-            fields["sizes"],
-            fields["encoding"],
-            fields["attributes"],
-            Reduction(**fields["reduction"]),
-        )
+        """Parse `to_dict`'s; raises DamagedCacheError for other types, InputError for another version."""
+        sizes, attributes = fields["sizes"], fields["attributes"]
+        if not (
+            is_plain_path(fields["name"])
+            and isinstance(sizes, dict)
+            and all(is_count(size, LARGEST_SIZE) for size in sizes.values())
+            and isinstance(attributes, dict)
+            and type(fields["version"]) is int
+        ):
+            raise DamagedCacheError(f"{shown(fields)} is no signal of format 1; pull the cache again")
+        reduction = Reduction(**exact_fields(Reduction, fields["reduction"], "a reduction"))
+        spec = cls(fields["name"], sizes, fields["encoding"], attributes, reduction)
         told = spec.to_dict()
         for key in ("axes", "version", "granularity"):
             if fields[key] != told[key]:
                 raise InputError(
-                    f"signal {spec.name!r} was written with {key} {fields[key]!r}, this release knows "
+                    f"signal {spec.name!r} was written with {key} {shown(fields[key])}, this release knows "
                     f"{told[key]!r}; use the release that wrote it"
                 )
         return spec

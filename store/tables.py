@@ -15,6 +15,8 @@ from store.ledger import VideoFacts
 from store.plans import PlannedBatches
 from store.shards import CRC_BYTES, DTYPES, RowsArray, crc32c
 
+MOST_COLUMN_BYTES = 1 << 30
+
 
 def write_column(root: Path, path: str, values: np.ndarray, axes: tuple[str, ...]) -> list[ObjectRecord]:
     """Write `values` as the plain array at `root`/`path`, its dimensions named `axes`."""
@@ -32,7 +34,7 @@ def write_column(root: Path, path: str, values: np.ndarray, axes: tuple[str, ...
 def read_column(root: Path, path: str) -> np.ndarray:
     """The whole array at `root`/`path`; raises DamagedCacheError naming it if its bytes are not sound."""
     try:
-        array = RowsArray.from_zarr_json(read_json(root / path / "zarr.json"), path)
+        array = column_array(root, path)
         content = (root / path / array.shard_path(0)).read_bytes() if array.shape[0] else crc32c(b"")
     except FileNotFoundError as error:
         raise DamagedCacheError(f"{path} is missing ({error.strerror}); pull it again") from None
@@ -40,6 +42,23 @@ def read_column(root: Path, path: str) -> np.ndarray:
     if len(body) != array.row_bytes * array.shape[0] or crc32c(body) != crc:
         raise DamagedCacheError(f"{path}: size or crc32c is wrong; pull it again")
     return np.frombuffer(body, dtype=DTYPES[array.dtype].newbyteorder("<")).reshape(array.shape)
+
+
+def column_array(root: Path, path: str) -> RowsArray:
+    """What lies at `root`/`path`; raises DamagedCacheError unless it is a column and its file fits its shape.
+
+    So a shape is as large as a file that is there, before memory is asked for it.
+    """
+    array = RowsArray.from_zarr_json(read_json(root / path / "zarr.json"), path)
+    expected = array.row_bytes * array.shape[0] + CRC_BYTES
+    file = root / path / array.shard_path(0)
+    if array.shard_rows is not None or array.row_bytes == 0 or expected > MOST_COLUMN_BYTES:
+        raise DamagedCacheError(f"{path} is no table column of format 1; pull it again")
+    if array.shape[0] and file.stat().st_size != expected:
+        raise DamagedCacheError(
+            f"{path}/{array.shard_path(0)} has {file.stat().st_size} bytes, not {expected}; pull it again"
+        )
+    return array
 
 
 def write_strings(root: Path, path: str, values: Sequence[str], axis: str) -> list[ObjectRecord]:
@@ -57,9 +76,11 @@ def write_strings(root: Path, path: str, values: Sequence[str], axis: str) -> li
 
 def read_strings(root: Path, path: str) -> list[str]:
     """The strings that `write_strings` wrote; raises DamagedCacheError if the two arrays disagree."""
-    utf8 = read_column(root, f"{path}_utf8").tobytes()
-    offset = read_column(root, f"{path}_offset")
-    if len(offset) == 0 or offset[0] != 0 or offset[-1] != len(utf8) or (np.diff(offset) < 0).any():
+    bytes_N, offset = read_column(root, f"{path}_utf8"), read_column(root, f"{path}_offset")
+    if bytes_N.dtype != np.uint8 or offset.dtype != np.int64 or bytes_N.ndim != 1 or offset.ndim != 1:
+        raise DamagedCacheError(f"{path}_utf8 and {path}_offset are no strings of format 1; pull both again")
+    utf8 = bytes_N.tobytes()
+    if len(offset) == 0 or offset[0] != 0 or offset[-1] != len(utf8) or (offset[1:] < offset[:-1]).any():
         raise DamagedCacheError(f"{path}_offset does not fit {path}_utf8; pull both again")
     try:
         return [utf8[start:end].decode() for start, end in pairwise(offset)]

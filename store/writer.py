@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from store.durable import PARTIAL_SUFFIX, ObjectRecord, read_json, record_file
+from store.contents import check_dataset, read_attributes
+from store.durable import PARTIAL_SUFFIX, ObjectRecord, record_file
 from store.errors import IncompleteCacheError, InputError
 from store.identity import require_same
 from store.inputs.samples import Samples
@@ -47,6 +48,7 @@ from store.publication import (
 )
 from store.signals import named_groups, plan_of
 from store.tables import read_batch_plan, write_column, write_samples
+from store.untrusted import require_plain_tree
 
 TABLES_TASK = "tables"
 
@@ -67,6 +69,7 @@ class CacheWriter:
         if root.is_dir() and not (root / "zarr.json").exists() and any(root.iterdir()):
             self._require_own_leftovers(root)
         root.mkdir(parents=True, exist_ok=True)
+        require_plain_tree(root)
         self.root = root
         self.samples = samples
         self._lock = WriterLock(root, beat_s)
@@ -111,7 +114,8 @@ class CacheWriter:
             for file in (self.root / "plans").glob(f"*/{MANIFEST}")
         }
         if (self.root / "zarr.json").exists():
-            stored = read_json(self.root / "zarr.json")["attributes"]
+            stored = read_attributes(self.root, "")
+            check_dataset(stored.get("dataset"))
             require_same(
                 {key: stored["dataset"][key] for key in DATASET_IDENTITY},
                 {key: attributes[key] for key in DATASET_IDENTITY},
@@ -147,7 +151,11 @@ class CacheWriter:
     def stored_plan(self, teacher: str) -> TeacherPlan | None:
         """The plan under which `teacher` was begun or finished, or None if it is new here."""
         file = self.root / teacher_path(teacher) / "zarr.json"
-        return TeacherPlan.from_dict(read_json(file)["attributes"]) if file.exists() else None
+        return (
+            TeacherPlan.from_dict(read_attributes(self.root, teacher_path(teacher)))
+            if file.exists()
+            else None
+        )
 
     def is_complete(self, teacher: str) -> bool:
         return self._published is not None and teacher_path(teacher) in self._published.groups
@@ -183,23 +191,23 @@ class CacheWriter:
     def _plan_view(self, plan: TeacherPlan) -> None:
         file = self.root / view_path(plan.view.name) / "zarr.json"
         if file.exists():
-            stored = read_json(file)["attributes"]
+            stored = read_attributes(self.root, view_path(plan.view.name))
             require_same(
-                stored["view"],
+                stored.get("view"),
                 plan.view.to_dict(),
                 f"view {plan.view.name!r}",
                 "give the new view another name",
             )
             if plan.kept_pixels is not None and self.view_is_complete(plan.view.name):
                 require_same(
-                    _encoding_of(stored["pixels"]),
+                    _encoding_of(stored.get("pixels")),
                     plan.kept_pixels.to_dict(),
                     f"the kept pixels of view {plan.view.name!r}",
                     "leave the option away, or dump into another CACHE",
                 )
-            if not self.view_is_complete(plan.view.name) and stored["dumped_with"] != plan.name:
+            if not self.view_is_complete(plan.view.name) and stored.get("dumped_with") != plan.name:
                 raise IncompleteCacheError(
-                    f"view {plan.view.name!r} is being dumped with teacher {stored['dumped_with']!r}; "
+                    f"view {plan.view.name!r} is being dumped with teacher {stored.get('dumped_with')!r}; "
                     "finish that dump first"
                 )
             return
@@ -262,7 +270,7 @@ class CacheWriter:
             groups[view_path(plan.view.name)] = publish_view(self.root, plan, self.counts, commits)
         groups[teacher_path(plan.name)] = publish_teacher(self.root, plan, self.samples, self.counts, commits)
         for name in sorted(name for spec in plan.signals if (name := plan_of(spec.name)) is not None):
-            groups[plan_path(name)] = Manifest.read(self.root / plan_path(name)).digest
+            groups[plan_path(name)] = Manifest.read(self.root, plan_path(name)).digest
         tables = self._published.objects if self._published else self._complete_root()
         manifest = Manifest.of(tables, groups)
         manifest.write(self.root)

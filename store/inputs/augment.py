@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.errors import InputError
+from store.untrusted import exact_fields
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,8 +81,9 @@ class Augmentation:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Augmentation:
-        return cls(**fields)
+    def from_dict(cls, fields: Any) -> Augmentation:
+        """Parse `to_dict`'s; raises DamagedCacheError for other fields or types."""
+        return cls(**exact_fields(cls, fields, "an augmentation"))
 
     def draw_box(self, draws: Draws, height: int, width: int, pixel_aspect: Fraction) -> Box:
         """(left, top, right, bottom), whole stored pixels of a frame [height, width]."""

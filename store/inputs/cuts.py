@@ -83,5 +83,6 @@ class Cutter:
 
     def cut(self, frame_YXC: np.ndarray, rendition: int, pixel_aspect: Fraction) -> np.ndarray:
         """uint8 [size, size, 3] of an upright frame, uint8 RGB [Y, X, 3]."""
-        look = self.look(rendition, *frame_YXC.shape[:2], pixel_aspect)
+        height, width = frame_YXC.shape[:2]
+        look = self.look(rendition, height, width, pixel_aspect)
         return replay(frame_YXC, self.view, look.crop_box, look.flip, look.colour)

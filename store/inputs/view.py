@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from store.errors import InputError
+from store.errors import DamagedCacheError, InputError
 from store.inputs.augment import Augmentation, Draws
+from store.untrusted import is_path_name, known_fields, shown
 
 UNIFORM = "uniform"
 ONE_PER_SECOND = "one_per_second"
@@ -105,9 +105,16 @@ class View:
         return told | ({"augmentation": self.augmentation.to_dict()} if self.augmentation else {})
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> View:
-        drawn = told.get("augmentation")
-        return cls(**{**told, "augmentation": Augmentation.from_dict(drawn) if drawn else None})
+    def from_dict(cls, told: Any) -> View:
+        """Parse `to_dict`'s; raises DamagedCacheError naming a field of another type or an absurd size."""
+        known = known_fields(cls, told, "a view")
+        if not known.keys() >= set(ALWAYS_TOLD) or not is_path_name(known["name"]):
+            raise DamagedCacheError(f"{shown(told)} is no view of format 1; pull the cache again")
+        drawn = known.get("augmentation")
+        view = cls(**{**known, "augmentation": None if drawn is None else Augmentation.from_dict(drawn)})
+        if view.frames * view.renditions > LARGEST or view.to_dict() != told:
+            raise DamagedCacheError(f"{shown(told)} is no view of format 1; pull the cache again")
+        return view
 
     def draws(self, what: str, rendition: int, video_id: str) -> Draws:
         """Random numbers for one thing about one rendition of a video; raises InputError without its id."""

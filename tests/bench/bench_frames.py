@@ -193,7 +193,7 @@ Decode = Callable[[str], None]
 def measure(
     bench: Bench, folder: Path, kinds: tuple[Kind, ...], bare: tuple[Decode, Decode], rounds: int
 ) -> list[dict]:
-    """A row a kind: milliseconds a clip of the pool and of the bare loops; "pool / raw": its speed to theirs."""
+    """A row a kind: milliseconds a clip of the pool and of the bare loops, and its speed over theirs."""
     ways = {"raw": bench.bare(bare[0]), "squares": bench.bare(bare[1]), "pool": bench.ours}
     rows = []
     for kind in kinds:
