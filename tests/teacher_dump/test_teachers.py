@@ -10,8 +10,9 @@ from torch import nn
 from store.errors import InputError, MissingFileError, UnknownNameError
 from store.lookup import load_plugin, plugin_names
 from teacher_dump import teachers
+from teacher_dump.__main__ import DTYPE_NAMES, build_parser, load_teacher
 from teacher_dump.teachers import clip, demo, xclip
-from teacher_dump.teachers.base import TeacherOptions
+from teacher_dump.teachers.base import DTYPES, TeacherOptions
 from teacher_dump.tokens import CompactVocabulary
 from tests.contracts.teacher_contract import TeacherContract
 
@@ -146,3 +147,24 @@ def test_clip_wants_its_weights_from_one_place_and_there(tmp_path):
         clip.load(TeacherOptions(checkpoint=absent, pretrained="openai"))
     with pytest.raises(MissingFileError, match=r"absent\.safetensors; place"):
         clip.load(TeacherOptions(checkpoint=absent))
+
+
+def test_the_command_offers_the_precisions_that_teachers_have():
+    assert tuple(DTYPES) == DTYPE_NAMES
+
+
+def test_what_the_command_line_says_of_a_teacher_reaches_it(tmp_path):
+    def told(*words):
+        return load_teacher(build_parser().parse_args(["dump", "--data", str(tmp_path), *words]))
+
+    assert told("--dtype", "bfloat16", "--layers", "1").identity()["dtype"] == "bfloat16"
+    assert told("--layers", "1").identity()["layers"] == [1]
+    for words, wrong in (
+        (("--variant", "noise-free"), "no variant 'noise-free'"),
+        (("--prompt", "a {}"), "takes no --prompts"),
+        (("--vocabulary", "vocab.txt"), "takes no --vocabulary"),
+        (("--words", "64"), "takes no --words"),
+        (("--device", "nonsense"), "no device 'nonsense'"),
+    ):
+        with pytest.raises(InputError, match=wrong):
+            told(*words)
