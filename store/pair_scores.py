@@ -10,7 +10,7 @@ DESIGN.md section 4. What is not known is NaN, so that nobody can mistake it for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from store.sharded_rows import ShardedRows
 from store.signals import SignalSpec, plan_of
 
 DENSE, PLANNED, TOPK, FACTORED, NO_PAIRS = "dense", "planned", "topk", "factored", "none"
+VECTOR_BYTES = 1 << 30
 LAYOUTS = (DENSE, PLANNED, TOPK, FACTORED)
 TOPK_SIGNALS = tuple(
     f"topk_scores/{name}" for name in ("text_index", "text_score", "video_index", "video_score")
@@ -63,7 +64,10 @@ class PairScorer(Protocol):
     """Answers the question for one teacher."""
 
     def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(scores, known), both [V, T]: float32 raw logits, NaN where unknown, and bool."""
+        """(scores, known), both [V, T]: raw logits, NaN where unknown, and bool.
+
+        float16 where they are stored, as they are stored; float32 where they are computed.
+        """
         ...
 
 
@@ -77,8 +81,8 @@ class DenseScores:
         there = self._logits.present[video_rows]
         known = np.broadcast_to(there[:, np.newaxis], (len(video_rows), len(text_rows)))
         if there.all():
-            return self._logits.gather(video_rows, text_rows).astype(np.float32), known
-        scores = np.full(known.shape, np.nan, dtype=np.float32)
+            return self._logits.gather(video_rows, text_rows), known
+        scores = np.full(known.shape, np.nan, dtype=np.float16)
         scores[there] = self._logits.gather(video_rows[there], text_rows)
         return scores, known
 
@@ -91,31 +95,24 @@ class PlannedScores:
         self._blocks = blocks
 
     def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        step = self._batches.step_of(text_rows)
+        shape = (len(video_rows), len(text_rows))
+        step = self._batches.replayed_step(video_rows, text_rows)
         if step is not None:
-            scores, known = self._from_block(step, video_rows, text_rows)
-            if known.all():
-                return scores, known
-        scores = np.full((len(video_rows), len(text_rows)), np.nan, dtype=np.float32)
+            return self._block(step), np.broadcast_to(True, shape)
+        scores = np.full(shape, np.nan, dtype=np.float16)
         for some in self._batches.steps_of(text_rows):
-            found, known = self._from_block(some, video_rows, text_rows)
-            scores[known] = found[known]
+            video_place, has_video = places_in(self._batches.video[some], video_rows)
+            text_place, has_text = places_in(self._batches.text[some], text_rows)
+            places, columns = np.flatnonzero(has_video), np.flatnonzero(has_text)
+            found = self._block(some)[np.ix_(video_place[places], text_place[columns])]
+            scores[np.ix_(places, columns)] = found
+            if found.shape == shape:
+                break
         return scores, ~np.isnan(scores)
 
-    def _from_block(
-        self, step: int, video_rows: np.ndarray, text_rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        block_BB = self._blocks.read(np.array([step]))[0]
-        videos, texts = self._batches.video[step], self._batches.text[step]
-        shape = (len(video_rows), len(text_rows))
-        if np.array_equal(videos, video_rows) and np.array_equal(texts, text_rows):
-            return block_BB.astype(np.float32), np.broadcast_to(True, shape)
-        video_place, has_video = places_in(videos, video_rows)
-        text_place, has_text = places_in(texts, text_rows)
-        known = has_video[:, np.newaxis] & has_text
-        return np.where(known, block_BB[video_place[:, np.newaxis], text_place], np.nan).astype(
-            np.float32
-        ), known
+    def _block(self, step: int) -> np.ndarray:
+        block: np.ndarray = self._blocks.read(np.array([step]))[0]
+        return block
 
 
 class TopkScores:
@@ -130,7 +127,7 @@ class TopkScores:
         self._videos_of_text = videos_of_text
 
     def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores = np.full((len(video_rows), len(text_rows)), np.nan, dtype=np.float32)
+        scores = np.full((len(video_rows), len(text_rows)), np.nan, dtype=np.float16)
         _scatter(scores, self._texts_of_video, video_rows, text_rows)
         _scatter(scores.T, self._videos_of_text, text_rows, video_rows)
         return scores, ~np.isnan(scores)
@@ -143,7 +140,7 @@ def _scatter(
     index, score = ranked
     distinct, inverse = np.unique(columns, return_inverse=True)
     place, found = places_in(distinct, index[rows].ravel())
-    among = np.full((len(rows), len(distinct)), np.nan, dtype=np.float32)
+    among = np.full((len(rows), len(distinct)), np.nan, dtype=np.float16)
     row = np.repeat(np.arange(len(rows)), index.shape[1])
     among[row[found], place[found]] = score[rows].ravel()[found]
     among = among[:, inverse]
@@ -160,28 +157,63 @@ def places_in(rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 class FactoredScores:
-    """The product of stored embeddings; videos and texts are handed in by `read`(signal, rows) in float32."""
+    """The product of stored embeddings, pooled and normalised once a row.
+
+    Memory: one float32 vector for each video and each text, up to VECTOR_BYTES for either; of larger tables
+    they are made anew for every block.
+    """
 
     def __init__(self, source: FeatureSource, layout: PairScores) -> None:
-        self._source = source
-        self._layout = layout
-
-    def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        layout, source = self._layout, self._source
         assert layout.video_signal is not None
         assert layout.text_signal is not None
         assert layout.logit_scale is not None
-        there = source.video_usable[video_rows]
+        frames, texts, scale = layout.video_signal, layout.text_signal, np.float32(layout.logit_scale)
+        self._usable = source.video_usable
+
+        def video_vectors(rows: np.ndarray) -> np.ndarray:
+            frames_VMD = source.read_decoded(frames, rows)[:, 0]
+            return scale * pooled(frames_VMD, source.frame_valid[rows, 0])
+
+        def text_vectors(rows: np.ndarray) -> np.ndarray:
+            return normalised(source.read_decoded(texts, rows))
+
+        self._videos = RowVectors(source.row_count(frames), video_vectors)
+        self._texts = RowVectors(source.row_count(texts), text_vectors)
+
+    def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        there = self._usable[video_rows]
         known = np.broadcast_to(there[:, np.newaxis], (len(video_rows), len(text_rows)))
-        frames_VMD = source.read_decoded(layout.video_signal, video_rows[there])[:, 0]
-        texts_TD = source.read_decoded(layout.text_signal, text_rows)
-        valid_VM = source.frame_valid[video_rows[there], 0]
-        found = factored_scores(frames_VMD, valid_VM, texts_TD, layout.logit_scale)
+        found = self._videos(video_rows[there]) @ self._texts(text_rows).T
         if there.all():
             return found, known
         scores = np.full(known.shape, np.nan, dtype=np.float32)
         scores[there] = found
         return scores, known
+
+
+class RowVectors:
+    """A float32 vector [D] of each of `count` rows, made by `make` when it is first asked for, then kept."""
+
+    def __init__(self, count: int, make: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._make = make
+        self._made = np.zeros(count, dtype=bool)
+        self._kept: np.ndarray | None = None
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """[N, D] of the rows `rows` [N]."""
+        missing = rows[~self._made[rows]]
+        if len(missing):
+            missing = np.unique(missing)
+            made = self._make(missing)
+            if made.shape[1] * len(self._made) * made.itemsize > VECTOR_BYTES:
+                return made[np.searchsorted(missing, rows)]
+            if self._kept is None:
+                self._kept = np.empty((len(self._made), made.shape[1]), dtype=np.float32)
+            self._kept[missing] = made
+            self._made[missing] = True
+        if self._kept is None:
+            return self._make(rows)
+        return self._kept[rows]
 
 
 class FeatureSource(Protocol):
@@ -193,20 +225,19 @@ class FeatureSource(Protocol):
     @property
     def frame_valid(self) -> np.ndarray: ...
 
+    def row_count(self, signal: str) -> int: ...
+
     def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray: ...
 
 
-def factored_scores(
-    frames_VMD: np.ndarray, valid_VM: np.ndarray, texts_TD: np.ndarray, logit_scale: float
-) -> np.ndarray:
-    """Logits [V, T] float32: logit_scale times the cosine of the pooled frames with the text.
+def pooled(frames_VMD: np.ndarray, valid_VM: np.ndarray) -> np.ndarray:
+    """Unit vectors [V, D] float32 of videos, from their valid frames.
 
-    Pooling is CLIP4Clip's (`modules/modeling.py: _mean_pooling_for_similarity_visual`): frames
-    normalised, mean over the valid ones, normalised again.
+    CLIP4Clip's pooling (`modules/modeling.py: _mean_pooling_for_similarity_visual`): frames normalised, mean
+    over the valid ones, normalised again.
     """
     frames_VMD = np.where(valid_VM[..., None], normalised(frames_VMD), 0)
-    videos_VD = normalised(frames_VMD.sum(1) / valid_VM.sum(1, keepdims=True))
-    return logit_scale * (videos_VD @ normalised(texts_TD).T)
+    return normalised(frames_VMD.sum(1) / valid_VM.sum(1, keepdims=True))
 
 
 def normalised(values: np.ndarray) -> np.ndarray:

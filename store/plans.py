@@ -92,13 +92,22 @@ class PlannedBatches:
     def _steps(self, text_rows: np.ndarray) -> np.ndarray:
         return self._step_of_text[:, np.minimum(text_rows, self._step_of_text.shape[1] - 1)]
 
-    def step_of(self, text_rows: np.ndarray) -> int | None:
-        """The first step that holds all of `text_rows` [N], or None."""
-        steps = self._steps(text_rows)
-        together = (steps == steps[:, :1]).all(axis=1) & (steps[:, 0] != NOWHERE)
-        return int(steps[np.argmax(together), 0]) if together.any() else None
+    def replayed_step(self, video_rows: np.ndarray, text_rows: np.ndarray) -> int | None:
+        """The step whose rows are exactly these, in this order; None if there is none."""
+        if len(text_rows) != self.batch_size or len(video_rows) != self.batch_size:
+            return None
+        for step in self._steps(text_rows[:1])[:, 0].tolist():
+            if (
+                step != NOWHERE
+                and (self.text[step] == text_rows).all()
+                and (self.video[step] == video_rows).all()
+            ):
+                return int(step)
+        return None
 
     def steps_of(self, text_rows: np.ndarray) -> list[int]:
-        """Every step that holds one of `text_rows` [N], ascending."""
-        steps = np.unique(self._steps(text_rows))
-        return steps[steps != NOWHERE].tolist()
+        """Every step that holds one of `text_rows` [N]; those that hold all of them come first."""
+        steps = self._steps(text_rows)
+        together = steps[(steps == steps[:, :1]).all(axis=1), 0]
+        ordered = dict.fromkeys([*together.tolist(), *np.unique(steps).tolist()])
+        return [step for step in ordered if step != NOWHERE]

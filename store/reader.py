@@ -330,17 +330,21 @@ class TeacherReader:
         self.require(signals)
         return self._signal_rows.buffers(signals, rows)
 
+    def row_count(self, signal: str) -> int:
+        """Length of the signal's row axis."""
+        return self.cache.counts.rows_of(self.signals[signal])
+
     def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray:
         """Rows of one signal decoded: float32, or bool and int32 where it holds them."""
         found = self.read(signal, rows)
         return found.decode() if isinstance(found, EncodedRows) else self.codec(signal).decode({"": found})
 
     def pair_scores(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(scores, known), both [V, T]: float32 raw logits of these videos against these texts, and bool.
+        """(scores, known), both [V, T]: raw logits of these videos against these texts, and bool.
 
-        A score that is not known is NaN, so that nobody can mistake it for one. Which captions are siblings
-        says `Cache.siblings`. Raises UnknownNameError if the teacher stored nothing that pairs can be scored
-        from.
+        float16 where they are stored, float32 where they are computed from embeddings. A score that is not
+        known is NaN, so that nobody can mistake it for one. Which captions are siblings says
+        `Cache.siblings`. Raises UnknownNameError if the teacher stored nothing that pairs can be scored from.
         """
         return self._pair_scorer.score(np.asarray(video_rows), np.asarray(text_rows))
 

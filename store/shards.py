@@ -15,6 +15,7 @@ import hashlib
 import math
 import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ MOST_AXES = 8
 MOST_SHARD_ROWS = 1 << 22
 ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
+HASHED_ASIDE_BYTES = 1 << 18
 BYTES_CODEC = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC_CODEC = {"name": "crc32c"}
 DTYPES = {
@@ -159,12 +161,15 @@ class ShardFile:
         self._sha = hashlib.sha256()
         self._offset = 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._aside, "wb", buffering=1 << 20)  # noqa: SIM115 - closed by finish or __exit__
+        self._hasher: ThreadPoolExecutor | None = None
+        self._file = open(self._aside, "wb", buffering=1 << 16)  # noqa: SIM115 - closed by finish or __exit__
 
     def __enter__(self) -> ShardFile:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._hasher is not None:
+            self._hasher.shutdown()
         self._file.close()
         self._aside.unlink(missing_ok=True)
 
@@ -180,20 +185,29 @@ class ShardFile:
                 f"{self._array_path}: row {row} of {values.dtype}{list(values.shape)} does not belong in the "
                 f"shard of rows {self._first_row} on, of {self._dtype}{list(self._array.shape[1:])}"
             )
-        content = np.ascontiguousarray(values, dtype=self._dtype).tobytes()
-        chunk = content + crc32c(content)
-        self._index[place] = self._offset, len(chunk)
-        self._write(chunk)
+        content = np.ascontiguousarray(values, dtype=self._dtype).reshape(-1).view(np.uint8)
+        self._index[place] = self._offset, content.nbytes + CRC_BYTES
+        self._write(content)
 
-    def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._sha.update(content)
-        self._offset += len(content)
+    def _write(self, content: np.ndarray) -> None:
+        """Write bytes and their crc32c; a large row is hashed in another thread meanwhile."""
+        if content.nbytes >= HASHED_ASIDE_BYTES:
+            self._hasher = self._hasher or ThreadPoolExecutor(1)
+            hashing = self._hasher.submit(self._sha.update, content.data)
+            crc = crc32c(content)
+            self._file.write(content.data)
+            hashing.result()
+        else:
+            crc = crc32c(content)
+            self._file.write(content.data)
+            self._sha.update(content.data)
+        self._file.write(crc)
+        self._sha.update(crc)
+        self._offset += content.nbytes + CRC_BYTES
 
     def finish(self) -> ObjectRecord:
         """Write the index, sync, and let the shard appear under its name."""
-        index = self._index.tobytes()
-        self._write(index + crc32c(index))
+        self._write(self._index.reshape(-1).view(np.uint8))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -111,7 +111,7 @@ class TrainingStream:
             batch[RELEVANCE] = frame_distribution(self.teacher, batch[RELEVANCE], batch["frame_valid"])
         if self.scores_pairs:
             score, known = self.teacher.pair_scores(video, text)
-            batch["pair_score"] = torch.from_numpy(score)
+            batch["pair_score"] = torch.from_numpy(score).float()
             if not known.all():
                 batch["pair_known"] = torch.from_numpy(np.array(known))
         if not siblings_are_negatives and (siblings := self.teacher.cache.siblings(text)).any():

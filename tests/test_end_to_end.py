@@ -41,7 +41,7 @@ def test_the_dump_prints_what_is_in_the_cache(made):
     printed = (made / "dumped.txt").read_text()
     for signal in ("frame_embedding", "text_embedding", "video_text_logits", "frame_relevance"):
         assert signal in printed
-    assert printed.count("vit_layers/") == 2
+    assert printed.count("\n  vit_layers/") == 2
     assert "complete" in printed
 
 

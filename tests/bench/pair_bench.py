@@ -32,6 +32,9 @@ class ResidentFeatures:
         self.video_usable = np.ones(videos, dtype=bool)
         self.frame_valid = np.ones((videos, 1, FRAMES), dtype=bool)
 
+    def row_count(self, signal: str) -> int:
+        return len(self._signals[signal])
+
     def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray:
         return self._signals[signal][rows]
 
