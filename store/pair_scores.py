@@ -98,7 +98,7 @@ class PlannedScores:
         shape = (len(video_rows), len(text_rows))
         step = self._batches.replayed_step(video_rows, text_rows)
         if step is not None:
-            return self._block(step), np.broadcast_to(True, shape)
+            return self._block(step), np.ones(shape, dtype=bool)
         scores = np.full(shape, np.nan, dtype=np.float16)
         for some in self._batches.steps_of(text_rows):
             video_place, has_video = places_in(self._batches.video[some], video_rows)

@@ -11,11 +11,9 @@ ten times more, which is why this module exists (docs/format.md, "Speed").
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, publish
+from store.durable import PARTIAL_SUFFIX, GrowingDigest, ObjectRecord, canonical_json, publish
 from store.errors import DamagedCacheError
 from store.untrusted import is_count, is_path_name
 
@@ -31,7 +29,7 @@ MOST_AXES = 8
 MOST_SHARD_ROWS = 1 << 22
 ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
-HASHED_ASIDE_BYTES = 1 << 18
+HASHED_AT_ONCE_BYTES = 1 << 22
 BYTES_CODEC = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC_CODEC = {"name": "crc32c"}
 DTYPES = {
@@ -158,18 +156,16 @@ class ShardFile:
         self._aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         self._index = np.full((array.shard_rows, 2), ABSENT, dtype="<u8")
         self._dtype = DTYPES[array.dtype].newbyteorder("<")
-        self._sha = hashlib.sha256()
         self._offset = 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._hasher: ThreadPoolExecutor | None = None
         self._file = open(self._aside, "wb", buffering=1 << 16)  # noqa: SIM115 - closed by finish or __exit__
+        self._digest = GrowingDigest(self._aside)
 
     def __enter__(self) -> ShardFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._hasher is not None:
-            self._hasher.shutdown()
+        self._digest.close()
         self._file.close()
         self._aside.unlink(missing_ok=True)
 
@@ -190,31 +186,24 @@ class ShardFile:
         self._write(content)
 
     def _write(self, content: np.ndarray) -> None:
-        """Write bytes and their crc32c; a large row is hashed in another thread meanwhile."""
-        if content.nbytes >= HASHED_ASIDE_BYTES:
-            self._hasher = self._hasher or ThreadPoolExecutor(1)
-            hashing = self._hasher.submit(self._sha.update, content.data)
-            crc = crc32c(content)
-            self._file.write(content.data)
-            hashing.result()
-        else:
-            crc = crc32c(content)
-            self._file.write(content.data)
-            self._sha.update(content.data)
-        self._file.write(crc)
-        self._sha.update(crc)
+        """Write bytes and their crc32c."""
+        self._file.write(content.data)
+        self._file.write(crc32c(content))
         self._offset += content.nbytes + CRC_BYTES
+        if self._offset - self._digest.asked_for >= HASHED_AT_ONCE_BYTES:
+            self._file.flush()
+            self._digest.take_up_to(self._offset)
 
     def finish(self) -> ObjectRecord:
         """Write the index, sync, and let the shard appear under its name."""
         self._write(self._index.reshape(-1).view(np.uint8))
         self._file.flush()
+        self._digest.take_up_to(self._offset)
         os.fsync(self._file.fileno())
         self._file.close()
+        sha256 = self._digest.finish()
         publish(self._aside, self._path)
-        return ObjectRecord(
-            self._path.relative_to(self._root).as_posix(), self._offset, self._sha.hexdigest()
-        )
+        return ObjectRecord(self._path.relative_to(self._root).as_posix(), self._offset, sha256)
 
 
 def crc32c(content: bytes | np.ndarray) -> bytes:
