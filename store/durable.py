@@ -20,7 +20,6 @@ from store.untrusted import exact_fields, is_count, is_plain_path, parse_json, s
 
 PARTIAL_SUFFIX = ".partial"
 HASH_BLOCK_BYTES = 1 << 20
-CACHED_BLOCK_BYTES = 1 << 18
 JSON_BYTES = 1 << 26
 
 
@@ -123,7 +122,7 @@ class GrowingDigest:
         self.asked_for = 0
         self._descriptor = os.open(path, os.O_RDONLY)
         self._sha = hashlib.sha256()
-        self._block = memoryview(bytearray(CACHED_BLOCK_BYTES))
+        self._block = memoryview(bytearray(HASH_BLOCK_BYTES))
         self._thread = ThreadPoolExecutor(1)
         self._taken: list[Future[None]] = []
 
