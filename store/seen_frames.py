@@ -90,30 +90,33 @@ class SeenView:
             return None if failed else f"does not decode here ({outcome.reason})"
         if failed:
             return f"decodes here, failed when the cache was made ({failed})"
-        return self._other_times(row, outcome.frame_time_s) or self._other_pictures(row, outcome.thumbnail)
+        return frames_apart(outcome.frame_time_s, outcome.thumbnail, self.times_s(row), self.thumbnails(row))
 
-    def _other_times(self, row: int, times_s: np.ndarray) -> str | None:
-        seen = self.times_s(row)
-        same = np.isclose(times_s, seen, rtol=0, atol=TIME_TOLERANCE_S, equal_nan=True)
-        if same.all():
-            return None
+
+def frames_apart(
+    times_s: np.ndarray, thumbnails: np.ndarray, seen_times_s: np.ndarray, seen_thumbnails: np.ndarray
+) -> str | None:
+    """How frames differ from those that were seen, in words: at other times, or other pictures; None if not.
+
+    times [R, M] float64, nan without a frame; thumbnails [R, M, 16, 16, 3] uint8.
+    """
+    same = np.isclose(times_s, seen_times_s, rtol=0, atol=TIME_TOLERANCE_S, equal_nan=True)
+    if not same.all():
         rendition, place = np.argwhere(~same)[0]
-        here, there = times_s[rendition, place], seen[rendition, place]
+        here, there = times_s[rendition, place], seen_times_s[rendition, place]
         return (
             f"{int((~same).sum())} of {same.size} frames lie at other times, first frame {place} of "
             f"rendition {rendition}: at {here:.3f} s, seen at {there:.3f} s"
         )
-
-    def _other_pictures(self, row: int, thumbnails: np.ndarray) -> str | None:
-        apart = np.abs(thumbnails.astype(np.float32) - self.thumbnails(row)).mean(axis=(2, 3, 4))
-        other = apart > THUMBNAIL_TOLERANCE
-        if not other.any():
-            return None
-        rendition, place = np.argwhere(other)[0]
-        return (
-            f"{int(other.sum())} of {other.size} frames show other pictures, first frame {place} of "
-            f"rendition {rendition}: {apart[rendition, place]:.1f} of 255 apart on average"
-        )
+    apart = np.abs(thumbnails.astype(np.float32) - seen_thumbnails).mean(axis=(2, 3, 4))
+    other = apart > THUMBNAIL_TOLERANCE
+    if not other.any():
+        return None
+    rendition, place = np.argwhere(other)[0]
+    return (
+        f"{int(other.sum())} of {other.size} frames show other pictures, first frame {place} of "
+        f"rendition {rendition}: {apart[rendition, place]:.1f} of 255 apart on average"
+    )
 
 
 def open_seen(cache: Cache, name: str | None) -> SeenView:

@@ -6,6 +6,7 @@ Shards themselves are written by `store.shards.ShardFile`, by any process, to di
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -178,6 +179,7 @@ class CacheWriter:
                 "use the options that it was begun with, or dump into another CACHE",
             )
             return
+        self._clear(teacher_path(plan.name))
         self._plan_view(plan)
         for spec in plan.signals:
             if plan_of(spec.name) is None:
@@ -210,11 +212,18 @@ class CacheWriter:
                     f"view {plan.view.name!r} is being dumped with teacher {stored.get('dumped_with')!r}; "
                     "finish that dump first"
                 )
-            return
+            if self.view_is_complete(plan.view.name):
+                return
+        self._clear(view_path(plan.view.name))
         for name, array in planned_view_arrays(plan, self.counts).items():
             write_array(self.root, f"{view_path(plan.view.name)}/{name}", array)
         attributes = {"view": plan.view.to_dict(), "state": DUMPING, "dumped_with": plan.name}
         write_group(self.root, view_path(plan.view.name), attributes)
+
+    def _clear(self, group: str) -> None:
+        """Remove what a kill amid planning left of a group: metadata, perhaps of another plan."""
+        if (self.root / group).exists():
+            shutil.rmtree(self.root / group)
 
     @property
     def counts(self) -> TableCounts:

@@ -94,12 +94,12 @@ def make_plan(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) -> 
         "batch_videos": settings.batch_videos,
         "batch_texts": settings.batch_texts,
         "threads": settings.threads or torch.get_num_threads(),
-        "device": "cpu",
+        "device": teacher.device.type,
         "pixels": pixels.to_dict() if pixels else None,
     }
     if stored is not None and settings.threads is None:
         fixed["threads"] = stored.execution["threads"]
-    signals = settings.storage.applied(teacher.signals)
+    signals = settings.storage.applied(teacher.signals, teacher.pair_inputs)
     return TeacherPlan(
         teacher.name,
         teacher.identity(),

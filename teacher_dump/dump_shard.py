@@ -182,7 +182,7 @@ class ShardDumper:
         text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan, self.codecs)
+            stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
                 if len(matched):
@@ -196,7 +196,7 @@ class ShardDumper:
         """All texts are read once a task, block by block; memory: the shard's logits in float32."""
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan, self.codecs)
+            stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
             rows = np.arange(task.start, task.stop)
             rows = rows[stored.usable[rows]]
             logits_VT = np.full((len(rows), len(self.samples.texts)), np.nan, dtype=np.float32)

@@ -42,8 +42,13 @@ class StorageOptions:
     width: int | None = None
     pixels: KeptPixels | None = None
 
-    def applied(self, emitted: Sequence[SignalSpec]) -> tuple[SignalSpec, ...]:
-        """The specs under which `emitted` are stored; raises UnknownNameError, InputError."""
+    def applied(
+        self, emitted: Sequence[SignalSpec], pair_inputs: Sequence[str] = ()
+    ) -> tuple[SignalSpec, ...]:
+        """The specs under which `emitted` are stored; raises UnknownNameError, InputError.
+
+        pair_inputs: what the teacher scores pairs from, which has to be whole.
+        """
         names = sorted({spec.name.split("/")[0] for spec in emitted})
         for name in self.encodings:
             check_name("signal to encode", name, names)
@@ -51,7 +56,13 @@ class StorageOptions:
             raise InputError(
                 "--tokens and --project are for vit_layers, this teacher emits none; see --layers"
             )
-        return tuple(self._stored(spec) for spec in emitted)
+        stored = tuple(self._stored(spec) for spec in emitted)
+        for spec in stored:
+            if spec.name in pair_inputs and spec.reduction != Reduction():
+                raise InputError(
+                    f"this teacher scores pairs from all of {spec.name}; leave --tokens and --project away"
+                )
+        return stored
 
     def _stored(self, spec: SignalSpec) -> SignalSpec:
         encoding = self.encodings.get(spec.name.split("/")[0], spec.encoding)

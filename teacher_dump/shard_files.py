@@ -17,11 +17,9 @@ from store.errors import IdentityError
 from store.inputs.frames import DecodedVideo
 from store.kept_pixels import PIXEL_JPEG, PIXEL_JPEG_SPAN, PIXELS, JpegFile
 from store.layout import TeacherPlan, part_path, teacher_path, view_path
+from store.seen_frames import frames_apart
 from store.sharded_rows import ShardedRows
 from store.shards import RowsArray, ShardFile
-
-TIME_TOLERANCE_S = 1e-3
-THUMBNAIL_TOLERANCE = 2.0
 
 
 def open_shards(
@@ -101,16 +99,9 @@ class StoredView:
         )
         if not self._times.present[row]:
             raise IdentityError(f"{where} failed in the first dump and decodes now; {way_out}")
-        found = view_values(video)
-        times, stored_times = found["frame_time_s"], self._times.read(np.array([row]))[0]
-        if not np.allclose(times, stored_times, atol=TIME_TOLERANCE_S, equal_nan=True):
-            raise IdentityError(
-                f"{where}: frame times {times.tolist()}, stored {stored_times.tolist()}; {way_out}"
-            )
-        stored = self._thumbnails.read(np.array([row]))[0].astype(np.float32)
-        difference = float(np.abs(found["frame_thumbnail"] - stored).mean())
-        if difference > THUMBNAIL_TOLERANCE:
-            raise IdentityError(f"{where}: pictures differ by {difference:.1f} of 255 on average; {way_out}")
+        times, thumbnails = (stored.read(np.array([row]))[0] for stored in (self._times, self._thumbnails))
+        if apart := frames_apart(video.frame_time_s, video.thumbnail, times, thumbnails):
+            raise IdentityError(f"{where}: {apart}; {way_out}")
 
     def miss(self, row: int, reason: str) -> None:
         """Raise IdentityError if a video fails now that decoded for the first teacher."""
@@ -141,19 +132,22 @@ def view_values(video: DecodedVideo) -> dict[str, np.ndarray]:
 
 
 class StoredFeatures:
-    """Signals that earlier phases committed, decoded to float32 for `score_pairs` and `relevance`.
+    """Signals that earlier phases committed, decoded for `score_pairs` and `relevance`.
 
-    Reads rendition 0: pair scores belong to a video, not to one of its crops. `vit_layers` are left
-    out, no teacher scores pairs from them.
+    names: the teacher's pair_inputs; where it has none, all of its videos' and texts' but vit_layers. Reads
+    rendition 0: pair scores belong to a video, not to one of its crops.
     """
 
-    def __init__(self, root: Path, plan: TeacherPlan, codecs: Mapping[str, SignalCodec]) -> None:
+    def __init__(
+        self, root: Path, plan: TeacherPlan, codecs: Mapping[str, SignalCodec], names: Sequence[str]
+    ) -> None:
         phases = plan.execution["phase_of"]
+        wanted = names or [name for name in phases if not name.startswith("vit_layers/")]
         self._rows = {
             phase: [
                 StoredSignal(root, teacher_path(plan.name), codecs[name])
-                for name, its_phase in phases.items()
-                if its_phase == phase and not name.startswith("vit_layers/")
+                for name in wanted
+                if phases[name] == phase
             ]
             for phase in ("videos", "texts")
         }

@@ -97,6 +97,11 @@ class Teacher(ABC):
     pair_inputs: tuple[str, ...] = ()
     fused_width: int | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; outputs lie there."""
+        return torch.device("cpu")
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What makes the labels the same: plain JSON, compared field by field.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
+from store import publication
 from store.errors import (
     DamagedCacheError,
     IdentityError,
@@ -289,3 +290,23 @@ def test_strings_hold_no_path_of_this_machine(tmp_path):
     root = write_synthetic_cache(tmp_path / "c.zarr")
     for path, content in tree(root).items():
         assert str(tmp_path).encode() not in content, path
+
+
+def test_a_plan_that_was_killed_amid_its_files_leaves_nothing_to_another_plan(tmp_path, monkeypatch):
+    samples = synthetic_samples()
+    whole = tree(write_synthetic_cache(tmp_path / "whole.zarr"))
+    for stop_after in range(1, 14, 3):
+        root = tmp_path / f"{stop_after}.zarr"
+        written = []
+
+        def stop_early(*arguments, write=publication.write_file, written=written, stop_after=stop_after):
+            written.append(arguments)
+            if len(written) > stop_after:
+                raise KeyboardInterrupt
+            write(*arguments)
+
+        with CacheWriter(root, samples) as writer, monkeypatch.context() as patch:
+            patch.setattr(publication, "write_file", stop_early)
+            with pytest.raises(KeyboardInterrupt):
+                writer.plan(synthetic_plan(samples, shard_rows=2))
+        assert tree(write_synthetic_cache(root)) == whole

@@ -127,7 +127,7 @@ def test_a_second_teacher_may_share_the_view_but_must_see_the_same_frames(clips,
     changed = tmp_path / "3_grey.mp4"
     write_clip(changed, ["red", "blue"])
     videos = (*samples.videos[:3], replace(samples.videos[3], path=changed), *samples.videos[4:])
-    with pytest.raises(IdentityError, match="video row 3: pictures differ"):
+    with pytest.raises(IdentityError, match=r"video row 3: .* frames show other pictures"):
         dump(tmp_path / "c.zarr", replace(samples, videos=videos), ColourTeacher("third"), SETTINGS, {})
     assert open_cache(tmp_path / "c.zarr").teacher_names == ["bright", "colour"]
 
