@@ -8,6 +8,7 @@ STUDENT  ?= afa
 RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
+JOBS     ?= 2
 CLIPS    ?= $(or $(SHARED),../shared)/data/videos
 GOLDEN   ?= $(or $(SHARED),../shared)/golden
 ARGS     ?=
@@ -30,7 +31,7 @@ help:            ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
 	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 20 | sed 's/^/  /'
 	@echo; echo "variables, with their values now:"
-	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN CLIPS ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
+	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN JOBS CLIPS ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
 	@echo "  ARGS goes to the command of the target: see $(PY) -m teacher_dump dump --help, -m student_train train --help"
 
 setup: $(READY)  ## install what is needed (the other targets do it themselves)
@@ -56,7 +57,7 @@ fit-demo-teacher: $(READY)    ## re-make the weights of the demo's teacher (minu
 	@$(PY) -m teacher_dump fit $(ARGS)
 
 test: $(READY)            ## the tests (under 5 minutes on 2 cores)
-	@$(PY) -m pytest -m "not slow and not gpu and not network" $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not network" $(ARGS)
 
 test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
 	@$(PY) -m pytest -m "slow and not gpu and not network" $(ARGS)

@@ -11,7 +11,7 @@ from store.lookup import load_plugin, plugin_names
 from teacher_dump import teachers
 
 if TYPE_CHECKING:
-    from teacher_dump.frozen import FrozenTeacher
+    from teacher_dump.models.frozen import FrozenTeacher
     from teacher_dump.teachers.base import TeacherCard
 
 GIGA, MILLION = 1e9, 1e6

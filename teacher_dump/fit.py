@@ -21,10 +21,10 @@ from store.inputs.demo_clips import TABLE, WORLD_VERSION, render
 from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.inputs.samples import Samples
 from store.retrieval_metrics import TEXT_TO_VIDEO, VIDEO_TO_TEXT, retrieval_metrics
-from teacher_dump.clip_towers import encode_frames, encode_words, to_pixels
+from teacher_dump.models.clip_towers import encode_frames, encode_words, to_pixels
+from teacher_dump.models.tokens import CompactVocabulary
+from teacher_dump.models.xclip_scores import XClip
 from teacher_dump.teachers.demo import VIEW, WORDS, save_weights, sizes
-from teacher_dump.tokens import CompactVocabulary
-from teacher_dump.xclip_scores import XClip
 
 FIT_SPLITS = {"train": 4000, "val": 200}
 MAX_LOGIT_SCALE = 100.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from teacher_dump.frozen import FrozenTeacher
+from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.teachers.base import FLOAT32
 
 

@@ -16,15 +16,15 @@ from store.errors import InputError
 from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.inputs.view import SQUASH, UNIFORM, View
 from store.signals import SignalSpec
-from teacher_dump.albef_model import MATCH, Albef, AlbefSizes, own_state
-from teacher_dump.bert_fusion import BertSizes
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
-from teacher_dump.clip_towers import check_layers, to_pixels
-from teacher_dump.frozen import FrozenTeacher
-from teacher_dump.open_clip_models import scalar
+from teacher_dump.models.albef_model import MATCH, Albef, AlbefSizes, own_state
+from teacher_dump.models.bert_fusion import BertSizes
+from teacher_dump.models.clip_towers import check_layers, to_pixels
+from teacher_dump.models.frozen import FrozenTeacher
+from teacher_dump.models.open_clip_models import scalar
+from teacher_dump.models.tokens import Tokenizer
+from teacher_dump.models.wordpiece import SPECIAL, read_vocabulary, wordpiece_tokenizer
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
-from teacher_dump.tokens import Tokenizer
-from teacher_dump.wordpiece import SPECIAL, read_vocabulary, wordpiece_tokenizer
 
 WORDS = 30
 MOMENTUM = "momentum"

@@ -17,19 +17,19 @@ from torch.nn import functional
 
 from store.errors import InputError
 from store.signals import SignalSpec
-from teacher_dump.frozen import FrozenTeacher
-from teacher_dump.open_clip_models import RANDOM, one_side, widths
-from teacher_dump.teachers import clip
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
-from teacher_dump.teachers.clip import ClipTeacher, load_towers, tiny_towers
-from teacher_dump.text_classifiers import (
+from teacher_dump.models.frozen import FrozenTeacher
+from teacher_dump.models.open_clip_models import RANDOM, one_side, widths
+from teacher_dump.models.text_classifiers import (
     discriminant_classifier,
     orthogonal_classifier,
     random_classifier,
     read_classes,
     read_features,
 )
-from teacher_dump.tokens import tokenize
+from teacher_dump.models.tokens import tokenize
+from teacher_dump.teachers import clip
+from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.clip import ClipTeacher, load_towers, tiny_towers
 
 PLACE = "{}"
 PROMPT = "a video of a person {}."

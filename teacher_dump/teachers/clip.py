@@ -19,9 +19,9 @@ from store.errors import InputError
 from store.inputs.view import SQUASH, UNIFORM, View
 from store.lookup import check_name
 from store.signals import SignalSpec
-from teacher_dump import tokens
 from teacher_dump.checkpoints import seeded
-from teacher_dump.clip_towers import (
+from teacher_dump.models import tokens
+from teacher_dump.models.clip_towers import (
     TowerSizes,
     build_towers,
     check_layers,
@@ -29,8 +29,8 @@ from teacher_dump.clip_towers import (
     encode_frames,
     to_pixels,
 )
-from teacher_dump.frozen import FrozenTeacher
-from teacher_dump.open_clip_models import (
+from teacher_dump.models.frozen import FrozenTeacher
+from teacher_dump.models.open_clip_models import (
     RANDOM,
     Preprocessing,
     encode_text,

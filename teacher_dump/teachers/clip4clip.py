@@ -15,11 +15,11 @@ from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.inputs.view import ONE_PER_SECOND, View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
-from teacher_dump.clip4clip_model import SEQUENCE, Clip4Clip, Clip4ClipSizes
-from teacher_dump.clip_towers import TowerSizes, choose_layers
-from teacher_dump.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
+from teacher_dump.models.clip4clip_model import SEQUENCE, Clip4Clip, Clip4ClipSizes
+from teacher_dump.models.clip_towers import TowerSizes, choose_layers
+from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
+from teacher_dump.models.tokens import byte_pair_tokenizer
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
-from teacher_dump.tokens import byte_pair_tokenizer
 
 FRAMES, WORDS = 12, 32
 CARD = TeacherCard(

@@ -19,12 +19,12 @@ from store.durable import write_file
 from store.errors import InputError
 from store.inputs.view import View
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
-from teacher_dump.clip_towers import TowerSizes
-from teacher_dump.frozen import FrozenTeacher
+from teacher_dump.models.clip_towers import TowerSizes
+from teacher_dump.models.frozen import FrozenTeacher
+from teacher_dump.models.tokens import COMPACT, CompactVocabulary, Tokenizer, valid_words
+from teacher_dump.models.xclip_scores import XClip, XClipSizes
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
 from teacher_dump.teachers.xclip import XClipTeacher
-from teacher_dump.tokens import COMPACT, CompactVocabulary, Tokenizer, valid_words
-from teacher_dump.xclip_scores import XClip, XClipSizes
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "demo_xclip.safetensors"
 KNOWN_TOKENS = "known_tokens"

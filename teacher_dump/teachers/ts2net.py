@@ -21,12 +21,12 @@ from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.inputs.view import ONE_PER_SECOND, View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
-from teacher_dump.clip_towers import TowerSizes, choose_layers
-from teacher_dump.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
+from teacher_dump.models.clip_towers import TowerSizes, choose_layers
+from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
+from teacher_dump.models.tokens import byte_pair_tokenizer
+from teacher_dump.models.ts2net_model import Ts2Net, Ts2NetSizes, own_state
+from teacher_dump.models.xclip_scores import frame_relevance
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
-from teacher_dump.tokens import byte_pair_tokenizer
-from teacher_dump.ts2net_model import Ts2Net, Ts2NetSizes, own_state
-from teacher_dump.xclip_scores import frame_relevance
 
 FRAMES, WORDS = 12, 32
 SAMPLES, SIGMA = 500, 0.05

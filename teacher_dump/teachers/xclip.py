@@ -15,11 +15,11 @@ from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.inputs.view import ONE_PER_SECOND, View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
-from teacher_dump.clip_towers import TowerSizes, choose_layers
-from teacher_dump.frozen import FrozenTeacher, TowersTeacher, scale_of
+from teacher_dump.models.clip_towers import TowerSizes, choose_layers
+from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, scale_of
+from teacher_dump.models.tokens import Tokenizer, byte_pair_tokenizer
+from teacher_dump.models.xclip_scores import XClip, XClipSizes, frame_relevance
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
-from teacher_dump.tokens import Tokenizer, byte_pair_tokenizer
-from teacher_dump.xclip_scores import XClip, XClipSizes, frame_relevance
 
 OFFICIAL_TEMPERATURE = 1.0
 CARD = TeacherCard(

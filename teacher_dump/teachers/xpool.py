@@ -11,11 +11,11 @@ from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.inputs.view import UNIFORM, View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import load_strictly, read_state, seeded
-from teacher_dump.clip_towers import TowerSizes, choose_layers
-from teacher_dump.frozen import FrozenTeacher, TowersTeacher, scale_of
+from teacher_dump.models.clip_towers import TowerSizes, choose_layers
+from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, scale_of
+from teacher_dump.models.tokens import byte_pair_tokenizer
+from teacher_dump.models.xpool_model import XPool, XPoolSizes, own_state
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
-from teacher_dump.tokens import byte_pair_tokenizer
-from teacher_dump.xpool_model import XPool, XPoolSizes, own_state
 
 FRAMES, WORDS = 12, 77
 OFFICIAL_TEMPERATURE = 1.0

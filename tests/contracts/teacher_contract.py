@@ -12,7 +12,7 @@ from torch import Tensor
 
 from store.encodings import BOOL
 from store.signals import SignalSpec
-from teacher_dump.frozen import FrozenTeacher
+from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.precision import difference_to_float32
 from teacher_dump.teachers.base import Teacher, TeacherCard
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from teacher_dump.albef_model import MATCH, Albef, AlbefSizes, own_state
 from teacher_dump.checkpoints import load_strictly
+from teacher_dump.models.albef_model import MATCH, Albef, AlbefSizes, own_state
 from tests.golden_case import GoldenCase
 
 

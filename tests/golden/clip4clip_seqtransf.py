@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from teacher_dump.checkpoints import load_strictly
-from teacher_dump.clip4clip_model import Clip4Clip, Clip4ClipSizes
-from teacher_dump.clip_towers import encode_frames, encode_words
-from teacher_dump.temporal import mean_of_frames
+from teacher_dump.models.clip4clip_model import Clip4Clip, Clip4ClipSizes
+from teacher_dump.models.clip_towers import encode_frames, encode_words
+from teacher_dump.models.temporal import mean_of_frames
 from tests.golden_case import GoldenCase
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from teacher_dump.checkpoints import load_strictly
-from teacher_dump.clip_towers import TowerSizes, build_towers, encode_frames, encode_words
+from teacher_dump.models.clip_towers import TowerSizes, build_towers, encode_frames, encode_words
 from tests.golden_case import GoldenCase
 
 

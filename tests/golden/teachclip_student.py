@@ -7,7 +7,7 @@ from torch import Tensor
 
 from student_train.students import afa
 from teacher_dump.checkpoints import load_strictly
-from teacher_dump.clip_towers import TowerSizes, build_towers, encode_frames, encode_words, towers_of
+from teacher_dump.models.clip_towers import TowerSizes, build_towers, encode_frames, encode_words, towers_of
 from tests.golden_case import GoldenCase
 from tests.student_train.golden_teachclip import student_parameters
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from teacher_dump.checkpoints import load_strictly
-from teacher_dump.clip_towers import encode_words
-from teacher_dump.ts2net_model import Ts2Net, Ts2NetSizes, frame_cosine, own_state
+from teacher_dump.models.clip_towers import encode_words
+from teacher_dump.models.ts2net_model import Ts2Net, Ts2NetSizes, frame_cosine, own_state
 from tests.golden_case import GoldenCase
 
 

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from teacher_dump.checkpoints import load_strictly
-from teacher_dump.clip_towers import encode_frames, encode_words
+from teacher_dump.models.clip_towers import encode_frames, encode_words
+from teacher_dump.models.xclip_scores import XClip, XClipSizes, frame_relevance
 from teacher_dump.teachers.xclip import OFFICIAL_TEMPERATURE
-from teacher_dump.xclip_scores import XClip, XClipSizes, frame_relevance
 from tests.golden_case import GoldenCase
 
 

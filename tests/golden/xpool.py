@@ -6,8 +6,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from teacher_dump.checkpoints import load_strictly
-from teacher_dump.clip_towers import encode_frames, encode_words
-from teacher_dump.xpool_model import XPool, XPoolSizes, own_state
+from teacher_dump.models.clip_towers import encode_frames, encode_words
+from teacher_dump.models.xpool_model import XPool, XPoolSizes, own_state
 from tests.golden_case import GoldenCase
 
 

@@ -295,7 +295,7 @@ def test_strings_hold_no_path_of_this_machine(tmp_path):
 def test_a_plan_that_was_killed_amid_its_files_leaves_nothing_to_another_plan(tmp_path, monkeypatch):
     samples = synthetic_samples()
     whole = tree(write_synthetic_cache(tmp_path / "whole.zarr"))
-    for stop_after in range(1, 14, 3):
+    for stop_after in range(1, 13, 3):
         root = tmp_path / f"{stop_after}.zarr"
         written = []
 

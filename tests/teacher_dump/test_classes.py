@@ -8,15 +8,15 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from store.errors import InputError
-from teacher_dump.teachers import classes, clip
-from teacher_dump.teachers.base import TeacherOptions
-from teacher_dump.text_classifiers import (
+from teacher_dump.models.text_classifiers import (
     discriminant_classifier,
     orthogonal_classifier,
     random_classifier,
     read_classes,
     read_features,
 )
+from teacher_dump.teachers import classes, clip
+from teacher_dump.teachers.base import TeacherOptions
 from tests.contracts.teacher_contract import random_videos
 
 NAMES = ("abseiling", "air drumming", "zumba")

@@ -9,11 +9,11 @@ from open_clip.model import CustomTextCLIP
 from safetensors.torch import save_file
 
 from store.errors import InputError, MissingFileError
-from teacher_dump import open_clip_models
-from teacher_dump.open_clip_models import FILE, Preprocessing, encode_text, keeps_words, with_weights
+from teacher_dump.models import open_clip_models
+from teacher_dump.models.open_clip_models import FILE, Preprocessing, encode_text, keeps_words, with_weights
+from teacher_dump.models.tokens import tokenize
 from teacher_dump.teachers import clip
 from teacher_dump.teachers.base import TeacherOptions
-from teacher_dump.tokens import tokenize
 from tests.contracts.teacher_contract import TEXTS, random_videos
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}

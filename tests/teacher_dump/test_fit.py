@@ -11,9 +11,9 @@ from store.errors import InputError
 from store.inputs.datasets import table
 from store.inputs.demo_clips import TABLE, WORLD_VERSION, render
 from teacher_dump.fit import FIT_SPLITS, FitSettings, evaluate, fit, fit_demo, load_pairs
+from teacher_dump.models.tokens import CompactVocabulary
 from teacher_dump.teachers import demo
 from teacher_dump.teachers.base import TeacherOptions
-from teacher_dump.tokens import CompactVocabulary
 
 SUM_RECALL_TOLERANCE = 15.0
 """What another machine's rounding, drawn through 620 steps, may change of a SumR of 300 at most."""

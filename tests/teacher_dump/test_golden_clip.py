@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from store.errors import InputError
-from teacher_dump.clip_towers import TowerSizes, encode_frames, encode_words
+from teacher_dump.models.clip_towers import TowerSizes, encode_frames, encode_words
 from tests.golden.clip_vit_layers import towers_of
 from tests.golden_case import GoldenCase
 

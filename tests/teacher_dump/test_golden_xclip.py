@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from teacher_dump.clip_towers import encode_words
+from teacher_dump.models.clip_towers import encode_words
 from tests.golden.xclip import encoded_frames, model_of
 from tests.golden_case import GoldenCase
 

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from store.errors import InputError, MissingFileError
-from teacher_dump import albef_model
-from teacher_dump.clip4clip_model import Clip4Clip, Clip4ClipSizes
-from teacher_dump.clip_towers import TowerSizes
+from teacher_dump.models import albef_model
+from teacher_dump.models.clip4clip_model import Clip4Clip, Clip4ClipSizes
+from teacher_dump.models.clip_towers import TowerSizes
+from teacher_dump.models.wordpiece import SPECIAL
 from teacher_dump.teachers import albef, clip4clip, ts2net, xclip, xpool
 from teacher_dump.teachers.base import TeacherOptions
-from teacher_dump.wordpiece import SPECIAL
 from tests.contracts.teacher_contract import random_videos
 from tests.teacher_dump.official_layouts import (
     albef_layout,
@@ -261,7 +261,7 @@ def test_a_safetensors_file_of_official_names_is_as_good(tmp_path):
 
 def test_the_names_of_hugging_face_and_back_are_the_same_towers():
     towers = {k.removeprefix("clip."): v for k, v in clip4clip.tiny(3).model.clip.state_dict().items()}
-    from teacher_dump.hugging_face_clip import openai_names
+    from teacher_dump.models.hugging_face_clip import openai_names
 
     back = openai_names(hugging_face_layout(towers))
     assert set(back) == set(towers)

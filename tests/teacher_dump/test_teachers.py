@@ -11,9 +11,9 @@ from store.errors import InputError, MissingFileError, UnknownNameError
 from store.lookup import load_plugin, plugin_names
 from teacher_dump import teachers
 from teacher_dump.__main__ import DTYPE_NAMES, build_parser, load_teacher
+from teacher_dump.models.tokens import CompactVocabulary
 from teacher_dump.teachers import clip, demo, xclip
 from teacher_dump.teachers.base import DTYPES, TeacherOptions
-from teacher_dump.tokens import CompactVocabulary
 from tests.contracts.teacher_contract import TeacherContract
 
 BEYOND = (0, 99)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from teacher_dump.tokens import FIRST_KNOWN, PADDING, UNKNOWN, CompactVocabulary, byte_pairs, tokenize
+from teacher_dump.models.tokens import FIRST_KNOWN, PADDING, UNKNOWN, CompactVocabulary, byte_pairs, tokenize
 
 TEXTS = ["a small red circle moves left on the grass", "we see a rosy hoop", "!% of it"]
 START, END = byte_pairs().sot_token_id, byte_pairs().eot_token_id

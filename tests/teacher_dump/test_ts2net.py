@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from teacher_dump.models.ts2net_model import shift_through_time, soft_top_k
 from teacher_dump.teachers import ts2net
-from teacher_dump.ts2net_model import shift_through_time, soft_top_k
 from tests.contracts.teacher_contract import random_videos
 
 TEMPORAL = "temporal_frame_embedding"

@@ -3,7 +3,7 @@
 import pytest
 
 from store.errors import InputError, MissingFileError
-from teacher_dump.wordpiece import SPECIAL, clean, read_vocabulary, wordpiece_tokenizer
+from teacher_dump.models.wordpiece import SPECIAL, clean, read_vocabulary, wordpiece_tokenizer
 
 WORDS = [*SPECIAL, "red", "circle", "##s", "on", "grass", "person"]
 VOCABULARY = {word: number for number, word in enumerate(WORDS)}

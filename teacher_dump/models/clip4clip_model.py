@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from teacher_dump.clip_towers import CLIP_HEAD_WIDTH, TowerSizes, build_towers, count_blocks, towers_of
-from teacher_dump.temporal import mean_of_frames, over_time, temporal_transformer
+from teacher_dump.models.clip_towers import CLIP_HEAD_WIDTH, TowerSizes, build_towers, count_blocks, towers_of
+from teacher_dump.models.temporal import mean_of_frames, over_time, temporal_transformer
 
 MEAN, SEQUENCE = "meanP", "seqTransf"
 POSITION = "frame_position_embeddings.weight"

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from teacher_dump.clip_towers import CLIP_HEAD_WIDTH, TowerSizes, build_towers, count_blocks, towers_of
-from teacher_dump.temporal import over_time, temporal_transformer
+from teacher_dump.models.clip_towers import CLIP_HEAD_WIDTH, TowerSizes, build_towers, count_blocks, towers_of
+from teacher_dump.models.temporal import over_time, temporal_transformer
 
 SHIFTED = re.compile(r"clip\.visual\.transformer\.resblocks\.(\d+)\.attn\.net\.")
 # In every official checkpoint, and never read in the official forward.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from store.errors import InputError, MissingFileError
-from teacher_dump.tokens import Tokenizer
+from teacher_dump.models.tokens import Tokenizer
 
 WORDPIECE = "bert-wordpiece"
 PADDING = "[PAD]"

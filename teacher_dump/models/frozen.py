@@ -15,9 +15,9 @@ from store.errors import InputError
 from store.inputs.view import View
 from store.signals import SignalSpec
 from teacher_dump.checkpoints import weights_digest
-from teacher_dump.clip_towers import TowerSizes, encode_frames, encode_words, to_pixels
+from teacher_dump.models.clip_towers import TowerSizes, encode_frames, encode_words, to_pixels
+from teacher_dump.models.tokens import Tokenizer
 from teacher_dump.teachers.base import DTYPES, FLOAT32, Teacher, TeacherOptions
-from teacher_dump.tokens import Tokenizer
 
 
 class FrozenTeacher(Teacher):

@@ -16,8 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from store.errors import InputError
-from teacher_dump.bert_fusion import BertSizes, FusionBert
-from teacher_dump.clip_towers import count_blocks
+from teacher_dump.models.bert_fusion import BertSizes, FusionBert
+from teacher_dump.models.clip_towers import count_blocks
 
 HEAD_WIDTH = 64
 MATCH = 1

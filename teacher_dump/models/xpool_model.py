@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from teacher_dump.clip_towers import CLIP_HEAD_WIDTH, TowerSizes, build_towers, towers_of
-from teacher_dump.hugging_face_clip import openai_names
+from teacher_dump.models.clip_towers import CLIP_HEAD_WIDTH, TowerSizes, build_towers, towers_of
+from teacher_dump.models.hugging_face_clip import openai_names
 
 POOLING = "pool_frames."
 
