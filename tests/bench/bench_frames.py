@@ -26,10 +26,12 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
+from store.encodings import ErrorSum
 from store.inputs.decode_pool import DecodePool
 from store.inputs.frames import DECORD, RANDOM_ACCESS, SEQUENTIAL, DecodedVideo, decode_view
-from store.inputs.pixels import decode_jpeg, encode_jpeg, psnr
+from store.inputs.pixels import decode_jpeg, encode_jpeg
 from store.inputs.view import View
+from store.kept_pixels import psnr_db
 from tests.bench.report import Bar, write
 
 PROCESSES = 2
@@ -223,7 +225,9 @@ def jpeg_rows(folder: Path) -> list[dict]:
                 "clip": f"kept as JPEG, quality {quality}",
                 "bytes a frame": size,
                 "of raw": size / frames[0].nbytes,
-                "PSNR dB": psnr(frames, decode_jpeg(coded)),
+                "PSNR dB": psnr_db(
+                    ErrorSum.between(frames, decode_jpeg(coded, *frames.shape[1:3])), frames.size
+                ),
             }
         )
     return rows
