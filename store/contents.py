@@ -51,22 +51,25 @@ def read_attributes(root: Path, group: str) -> dict[str, Any]:
 
 def check_dataset(dataset: Any) -> None:
     """Raise DamagedCacheError unless `dataset`, of the root's attributes, has its fields in their types."""
-    sound = (
-        isinstance(dataset, dict)
-        and all(isinstance(dataset.get(key), str) for key in CARD_FIELDS)
-        and _has_counts(dataset)
-        and _are_segments(dataset.get("segments"), dataset)
-        and is_sha256(dataset.get("splits_sha256"))
-        and dataset.get("protocol") in PROTOCOLS
-        and isinstance(dataset.get("prompts"), list)
-        and all(isinstance(prompt, str) for prompt in dataset["prompts"])
-        and isinstance(dataset.get("missing"), dict)
-        and all(type(count) is int for count in dataset["missing"].values())
-        and isinstance(dataset.get("splits"), dict)
-        and all(is_path_name(name) and _has_counts(split) for name, split in dataset["splits"].items())
-    )
-    if not sound:
-        raise DamagedCacheError(f"the dataset of zarr.json, {shown(dataset)}, is none; pull it again")
+    fields = dataset if isinstance(dataset, dict) else {}
+    prompts, missing, splits = (fields.get(key) for key in ("prompts", "missing", "splits"))
+    sound = {
+        **{key: isinstance(fields.get(key), str) for key in CARD_FIELDS},
+        "videos and texts": _has_counts(fields),
+        "segments": _has_counts(fields) and _are_segments(fields.get("segments"), fields),
+        "splits_sha256": is_sha256(fields.get("splits_sha256")),
+        "protocol": fields.get("protocol") in PROTOCOLS,
+        "prompts": isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts),
+        "missing": isinstance(missing, dict) and all(type(count) is int for count in missing.values()),
+        "splits": isinstance(splits, dict)
+        and all(is_path_name(name) and _has_counts(split) for name, split in splits.items()),
+    }
+    if not all(sound.values()):
+        wrong = ", ".join(field for field, is_sound in sound.items() if not is_sound)
+        raise DamagedCacheError(
+            f"the dataset in zarr.json says nothing usable of {wrong}; pull the cache again, or if an earlier "
+            "release wrote it, dump it anew"
+        )
 
 
 def _are_segments(segments: Any, dataset: Mapping[str, Any]) -> bool:
