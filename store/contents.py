@@ -67,7 +67,7 @@ def check_dataset(dataset: Any) -> None:
     if not all(sound.values()):
         wrong = ", ".join(field for field, is_sound in sound.items() if not is_sound)
         raise DamagedCacheError(
-            f"the dataset in zarr.json says nothing usable of {wrong}; pull the cache again, or if an earlier "
+            f"the dataset in zarr.json says nothing usable of {wrong}; pull it again, or if an earlier "
             "release wrote it, dump it anew"
         )
 
