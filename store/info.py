@@ -35,6 +35,7 @@ def gather(path: Path) -> dict[str, Any]:
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
       splits_sha256, protocol, missing {<what>: count}, prompts};
     teachers {<teacher>: {identity, view, provenance, pair_scores, videos_decoded, videos_failed, bytes,
+      pixels {encoding, quality, frames, bytes, psnr_db}, null where no frames are kept,
       signals {<signal>: {axes, shape, encoding, bytes, attributes, meaning, needed_by,
       errors {relative_l2, max_abs, mean_cosine, min_cosine}}},
       reports {<file>: what reports/<file>.json says of this teacher}}};
@@ -63,6 +64,7 @@ def _teacher(cache: Cache, name: str) -> dict[str, Any]:
     return {
         "identity": dict(teacher.identity),
         "view": teacher.view.to_dict(),
+        "pixels": teacher.kept_pixels,
         "provenance": dict(teacher.plan.provenance),
         "pair_scores": teacher.pair_layout.layout,
         "videos_decoded": int(teacher.video_usable.sum()),
@@ -166,6 +168,8 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
         f"of {view['size']} x {view['size']} pixels"
     )
     yield f"  videos   {teacher['videos_decoded']:,} decoded, {teacher['videos_failed']:,} failed"
+    if (pixels := teacher["pixels"]) is not None:
+        yield f"  pixels   {_kept(pixels)}"
     for report, said in teacher["reports"].items():
         metrics = list(_flattened(said))
         more = f", ... ({len(metrics)} in all)" if len(metrics) > METRICS_SHOWN else ""
@@ -173,6 +177,14 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
     yield from ("  " + line for line in table(list(_signal_rows(teacher["signals"])), right_from=4))
     for student, signals in sorted(_teaches(teacher["signals"]).items()):
         yield from _wrapped("teaches", f"{student} by {', '.join(signals)}")
+
+
+def _kept(pixels: Mapping[str, Any]) -> str:
+    """How a view's frames are kept, and what they take."""
+    lost = (
+        f" of quality {pixels['quality']}, PSNR {_short(pixels['psnr_db'])} dB" if pixels["quality"] else ""
+    )
+    return f"{pixels['frames']:,} frames kept as {pixels['encoding']}{lost}: {pixels['bytes']:,} bytes"
 
 
 def _teaches(signals: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -239,7 +239,7 @@ class TeacherReader:
 
     @cached_property
     def kept_pixels(self) -> Mapping[str, Any] | None:
-        """How the view's frames are kept: encoding, quality, frames, psnr_db; None if they are not."""
+        """How the view's frames are kept: encoding, quality, frames, bytes, psnr_db; None if they are not."""
         return read_json(self.cache.path / self._view_path / "zarr.json")["attributes"].get("pixels")
 
     @cached_property

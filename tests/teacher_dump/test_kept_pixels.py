@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from store.errors import DamagedCacheError, IdentityError, InputError, UnknownNameError
+from store.info import describe
 from store.inputs.frames import decode_view
 from store.kept_pixels import KeptPixels
 from store.reader import open_cache
@@ -62,6 +63,9 @@ def test_jpeg_pixels_tell_their_psnr_and_have_it(samples, tmp_path, frames):
     error = np.square(read[valid].astype(float) - wanted[valid]).mean()
     assert told["psnr_db"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-6)
     assert told["psnr_db"] > 35
+    shards = (cache.cache.path / "views").rglob("pixel_jpeg*/c/**/*")
+    assert told["bytes"] == sum(file.stat().st_size for file in shards if file.is_file())
+    assert f"as jpeg of quality 92, PSNR {told['psnr_db']:.6g} dB" in describe(cache.cache.path)
     np.testing.assert_array_equal(cache.pixels.read(ROWS), read[np.searchsorted(usable, ROWS)])
 
 
