@@ -148,7 +148,8 @@ class PublishedReport:
             yield f"  split     {size(split, *found.get(split, (0, 0)))} ({published})"
         for gap in count_gaps(self.dataset, annotations):
             self.complete = False
-            yield f"  WRONG     {gap.found:,} {gap.what}, published are {gap.published:,}; fetch them anew"
+            yield f"  WRONG     {gap.found:,} {gap.what}, published are {gap.published:,}; fetch them anew, "
+            "or dump with --allow-missing"
 
     def _missing(self, missing: Sequence[str], count: int) -> Iterator[str]:
         yield f"  videos    {count - len(missing):,} of {count:,} are there"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from store.inputs.decode_pool import Limits
 
 SHOWN = 5
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,12 +28,18 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     frames.add_argument("cache", type=Path, help="folder of the cache")
     frames.add_argument("--view", help="which view (default: the only one)")
     what = frames.add_mutually_exclusive_group(required=True)
-    what.add_argument("--video", metavar="ID", help="draw a contact sheet of this video")
+    what.add_argument(
+        "--video",
+        metavar="ID",
+        help="draw a contact sheet of this video (--video=ID for an id that begins with a dash)",
+    )
     what.add_argument(
         "--check", type=Path, metavar="DIR",
         help="decode the videos below DIR and tell which differ from what was seen; exit 1 if any does",
     )  # fmt: skip
-    frames.add_argument("--out", type=Path, default=Path("sheet.png"), help="where the sheet goes")
+    frames.add_argument(
+        "--out", type=picture_file, default=Path("sheet.png"), help="where the sheet goes, a .png or .jpg"
+    )
     frames.add_argument(
         "--data", type=Path, metavar="PATH",
         help="with --video: its file, or a folder with it; decoded again for a sheet in full size",
@@ -48,6 +55,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="megabytes that decoding one video may take",
     )
     add_debug(frames)
+
+
+def picture_file(text: str) -> Path:
+    """A path that names a picture, for argparse."""
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no picture; name a file that ends in .png or .jpg")
+    return path
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -118,7 +133,8 @@ def check(seen: SeenView, folder: Path, decoders: int, limits: Limits) -> int:
     ambiguous = found.ambiguous(ids)
     if not there:
         raise MissingFileError(
-            f"{folder} holds none of the {len(ids)} videos; their files are named by id, e.g. {ids[0]}.mp4"
+            f"{folder} holds none of the {len(ids)} videos; their files are named by id, e.g. "
+            f"{ids[0] if Path(ids[0]).suffix else ids[0] + '.mp4'}"
         )
     differing = 0
     with DecodePool(seen.view, decoders, limits) as pool:

@@ -16,11 +16,25 @@ def differences(expected: Any, found: Any, field: str = "") -> Iterator[tuple[st
         for key in sorted({*expected, *found}):
             path = f"{field}.{key}" if field else key
             yield from differences(expected.get(key, NOTHING), found.get(key, NOTHING), path)
+    elif _are_alike(expected, found):
+        for place, (was, now) in enumerate(zip(expected, found, strict=True)):
+            name = was.get("name", place) if isinstance(was, Mapping) else place
+            yield from differences(was, now, f"{field}[{name}]")
     elif isinstance(expected, list | tuple) and isinstance(found, list | tuple):
         if list(expected) != list(found):
             yield field, expected, found
     elif expected != found or isinstance(expected, bool) != isinstance(found, bool):
         yield field, expected, found
+
+
+def _are_alike(expected: Any, found: Any) -> bool:
+    """Whether both are lists of as many objects, which are then compared one by one."""
+    return (
+        isinstance(expected, list | tuple)
+        and isinstance(found, list | tuple)
+        and len(expected) == len(found) > 0
+        and all(isinstance(value, Mapping) for value in (*expected, *found))
+    )
 
 
 def require_same(stored: Any, wanted: Any, where: str, way_out: str) -> None:

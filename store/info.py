@@ -20,7 +20,7 @@ from store.layout import TableCounts, TeacherPlan, teacher_path
 from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
 from store.reader import Cache, TeacherReader, open_cache, read_root
-from store.signals import SignalSpec
+from store.signals import ALL_TOKENS, SignalSpec
 from store.untrusted import is_of, is_path_name, printable_values
 
 TEXT_COLUMNS = 100
@@ -36,7 +36,8 @@ def gather(path: Path) -> dict[str, Any]:
       splits_sha256, protocol, missing {<what>: count}, prompts};
     teachers {<teacher>: {identity, view, provenance, pair_scores, videos_decoded, videos_failed, bytes,
       pixels {encoding, quality, frames, bytes, psnr_db}, null where no frames are kept,
-      signals {<signal>: {axes, shape, encoding, bytes, attributes, meaning, needed_by,
+      signals {<signal>: {axes, shape, encoding, reduction {tokens, width}, bytes,
+      attributes, meaning, needed_by,
       errors {relative_l2, max_abs, mean_cosine, min_cosine}}},
       reports {<file>: what reports/<file>.json says of this teacher}}};
     unfinished {<teacher>: {tasks_done, signals [names]}}.
@@ -84,6 +85,7 @@ def _signal(teacher: TeacherReader, spec: SignalSpec, counts: TableCounts, size:
         "axes": list(spec.kind.axes),
         "shape": [lengths[axis] for axis in spec.kind.axes],
         "encoding": spec.encoding,
+        "reduction": spec.reduction.to_dict(),
         "bytes": size,
         "errors": {
             key.removeprefix(ERROR_PREFIX): error
@@ -130,6 +132,8 @@ def describe(path: Path) -> str:
     for name, teacher in found["unfinished"].items():
         signals = ", ".join(teacher["signals"])
         lines.append(f"  teacher  {name}: {teacher['tasks_done']} tasks done; will hold {signals}")
+    if not found["teachers"] and not found["unfinished"]:
+        lines.append("  no teacher is in it: make dump-teacher adds one")
     if found["unfinished"] or found["digest"] is None:
         lines.append("  run the same dump command again: it goes on where it stopped")
     return "\n".join(lines)
@@ -176,7 +180,7 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped("report", f"{report}: {', '.join(metrics[:METRICS_SHOWN])}{more}")
     yield from ("  " + line for line in table(list(_signal_rows(teacher["signals"])), right_from=4))
     for student, signals in sorted(_teaches(teacher["signals"]).items()):
-        yield from _wrapped("teaches", f"{student} by {', '.join(signals)}")
+        yield from _wrapped("of use", f"to {student}: {', '.join(signals)}")
 
 
 def _kept(pixels: Mapping[str, Any]) -> str:
@@ -185,6 +189,13 @@ def _kept(pixels: Mapping[str, Any]) -> str:
         f" of quality {pixels['quality']}, PSNR {_short(pixels['psnr_db'])} dB" if pixels["quality"] else ""
     )
     return f"{pixels['frames']:,} frames kept as {pixels['encoding']}{lost}: {pixels['bytes']:,} bytes"
+
+
+def _encoding(signal: Mapping[str, Any]) -> str:
+    """How a signal is stored, what was left of its tokens included: "int8, pool2x2, 256 directions"."""
+    tokens, width = signal["reduction"]["tokens"], signal["reduction"]["width"]
+    left = [] if tokens == ALL_TOKENS else [tokens]
+    return ", ".join([signal["encoding"], *left, *([] if width is None else [f"{width} directions"])])
 
 
 def _teaches(signals: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -207,7 +218,7 @@ def _signal_rows(signals: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             name,
             ",".join(signal["axes"]),
             " x ".join(map(str, signal["shape"])),
-            signal["encoding"],
+            _encoding(signal),
             f"{signal['bytes']:,}",
             *(f"{errors[key]:.6f}" if key in errors else "-" for key in cosine),
             *(f"{errors[key]:.2e}" if key in errors else "-" for key in ("max_abs", "relative_l2")),

@@ -45,8 +45,8 @@ class KeptPixels:
             or not 1 <= (1 if self.quality is None else self.quality) <= 100
         ):
             raise InputError(
-                f"pixels are kept as raw or jpeg:QUALITY with a quality from 1 to 100, not {self.encoding!r} "
-                f"of quality {self.quality!r}"
+                f"pixels are kept as raw or jpeg:QUALITY with a quality from 1 to 100, not {self.encoding}"
+                f"{'' if self.quality is None else f':{self.quality}'}"
             )
 
     @classmethod
@@ -145,6 +145,7 @@ class PixelRows:
         if kept.encoding == JPEG:
             self._blocks = ShardedRows(root, f"{path}/{PIXEL_JPEG}")
             self._spans = ShardedRows(root, f"{path}/{PIXEL_JPEG_SPAN}")
+            self._valid = ShardedRows(root, f"{path}/frame_valid")
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 RGB [N, R, M, Y, X, 3] of the videos `rows` [N]; a place without a frame holds zeros.
@@ -154,13 +155,13 @@ class PixelRows:
         if self._raw is not None:
             return self._raw.read(rows)
         frames = np.zeros((len(rows), *self._view.pixel_shape), dtype=np.uint8)
-        for video, row, spans in zip(frames, np.asarray(rows).tolist(), self._spans.read(rows), strict=True):
-            video[:] = self._decode(row, spans)
+        spans_NRM2, valid_NRM = self._spans.read(rows), self._valid.read(rows)
+        for place, row in enumerate(np.asarray(rows).tolist()):
+            frames[place] = self._decode(row, spans_NRM2[place], valid_NRM[place])
         return frames
 
-    def _decode(self, row: int, spans: np.ndarray) -> np.ndarray:
+    def _decode(self, row: int, spans: np.ndarray, there: np.ndarray) -> np.ndarray:
         frames = np.zeros(self._view.pixel_shape, dtype=np.uint8)
-        there = spans[..., 1] > 0
         if not there.any():
             return frames
         begin, end = int(spans[there].min()), int(spans[there].max())
@@ -168,7 +169,10 @@ class PixelRows:
         size = spans[there][:, 1] - spans[there][:, 0]
         if begin < 0 or (size <= 0).any() or end - begin > SPARE * self._view.pixel_bytes:
             raise DamagedCacheError(f"{self._path}/{PIXEL_JPEG_SPAN}, row {row}: no spans; pull it again")
-        content = self._blocks.read(np.arange(first, last)).tobytes()
+        try:
+            content = self._blocks.read(np.arange(first, last)).tobytes()
+        except InputError as error:
+            raise DamagedCacheError(f"{self._path}/{PIXEL_JPEG_SPAN}, row {row}: {error}") from None
         offset = first * BLOCK_BYTES
         coded = [content[a - offset : b - offset] for a, b in spans[there].tolist()]
         frames[there] = decode_jpeg(coded, *self._view.pixel_shape[2:4])

@@ -112,17 +112,14 @@ def publish_view(root: Path, plan: TeacherPlan, counts: TableCounts, commits: Se
 
 
 def pixel_facts(root: Path, path: str, plan: TeacherPlan, commits: Sequence[Commit]) -> dict[str, Any] | None:
-    """What the view tells of its kept frames: encoding, quality, bytes, PSNR; None without any."""
+    """What the view tells of its kept frames: encoding, quality, frames, PSNR; None without any."""
     if plan.kept_pixels is None:
         return None
     error = sum((c.errors[PIXELS] for c in commits if PIXELS in c.errors), ErrorSum())
     valid = ShardedRows(root, f"{path}/frame_valid")
     frames = int(valid.read(np.flatnonzero(valid.present)).sum())
     values = frames * plan.view.size**2 * 3
-    stored = sum(record.bytes for record in _written_below(path, commits) if "/pixel" in record.path)
-    return {
-        **plan.kept_pixels.to_dict(), "frames": frames, "bytes": stored, "psnr_db": psnr_db(error, values)
-    }  # fmt: skip
+    return {**plan.kept_pixels.to_dict(), "frames": frames, "psnr_db": psnr_db(error, values)}
 
 
 def publish_teacher(

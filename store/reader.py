@@ -62,11 +62,11 @@ from store.pair_scores import (
     TopkScores,
 )
 from store.plans import PlannedBatches
-from store.sharded_rows import ShardedRows
+from store.sharded_rows import ShardedRows, row_numbers
 from store.signal_rows import Batch, BatchBuffers, SignalRows
 from store.signals import SignalSpec
 from store.tables import read_batch_plan, read_column, read_strings
-from store.untrusted import is_of, require_plain_tree, shown
+from store.untrusted import is_count, is_of, require_plain_tree, shown
 
 RESIDENT_BYTES = 1 << 28
 MOST_ABSENT = 16
@@ -239,8 +239,20 @@ class TeacherReader:
 
     @cached_property
     def kept_pixels(self) -> Mapping[str, Any] | None:
-        """How the view's frames are kept: encoding, quality, frames, bytes, psnr_db; None if they are not."""
-        return read_json(self.cache.path / self._view_path / "zarr.json")["attributes"].get("pixels")
+        """How the view's frames are kept: encoding, quality, frames, bytes, psnr_db; None if they are not.
+
+        psnr_db is None where nothing was lost. Raises DamagedCacheError for anything else.
+        """
+        told = read_json(self.cache.path / self._view_path / "zarr.json")["attributes"].get("pixels")
+        if told is None:
+            return None
+        kept = KeptPixels.from_dict(told)
+        frames, psnr = told.get("frames"), told.get("psnr_db")
+        if not is_count(frames) or not (psnr is None or is_of(psnr, float)):
+            raise DamagedCacheError(f"{self._view_path}/zarr.json garbles its pixels; pull it again")
+        objects = self.cache.group_manifest(self._view_path).objects
+        stored = sum(record.bytes for record in objects if "/pixel" in record.path and "/c/" in record.path)
+        return {**kept.to_dict(), "frames": frames, "bytes": stored, "psnr_db": psnr}
 
     @cached_property
     def pixels(self) -> PixelRows:
@@ -251,7 +263,7 @@ class TeacherReader:
                 f"view {self.view.name!r} of {self.cache.path.name} keeps no frames; "
                 "dump it with --keep-pixels"
             )
-        kept = KeptPixels.from_dict(told)
+        kept = KeptPixels(told["encoding"], told["quality"])
         return PixelRows(self.cache.path, self._view_path, self.view, kept)
 
     @cached_property
@@ -346,7 +358,9 @@ class TeacherReader:
         known is NaN, so that nobody can mistake it for one. Which captions are siblings says
         `Cache.siblings`. Raises UnknownNameError if the teacher stored nothing that pairs can be scored from.
         """
-        return self._pair_scorer.score(np.asarray(video_rows), np.asarray(text_rows))
+        videos = row_numbers(video_rows, self.cache.counts.videos, f"{self.cache.path.name} has no video row")
+        texts = row_numbers(text_rows, self.cache.counts.texts, f"{self.cache.path.name} has no text row")
+        return self._pair_scorer.score(videos, texts)
 
     @cached_property
     def _pair_scorer(self) -> PairScorer:

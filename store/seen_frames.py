@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.durable import read_json
-from store.errors import InputError, MissingFileError
+from store.errors import InputError, MissingFileError, UnknownNameError
 from store.inputs.view import View
 from store.kept_pixels import KeptPixels, PixelRows
 from store.layout import view_path
@@ -124,6 +124,8 @@ def open_seen(cache: Cache, name: str | None) -> SeenView:
     names = sorted(group.removeprefix(VIEWS) for group in cache.manifest.groups if group.startswith(VIEWS))
     if name is None and len(names) > 1:
         raise InputError(f"{cache.path.name} holds several views: choose one with --view {' | '.join(names)}")
+    if not names:
+        raise UnknownNameError(f"{cache.path.name} has no view: no teacher is in it")
     chosen = names[0] if name is None else name
     check_name("view", chosen, names)
     return SeenView(cache, chosen)

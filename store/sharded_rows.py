@@ -118,7 +118,7 @@ class ShardedRows:
     def gather(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Columns `columns` [C] of the rows `rows` [N] of a matrix: [N, C]; raises as `read_into` does."""
         rows, offsets = self._locate(rows)
-        columns = _numbers(columns, self.array.shape[1], f"{self.path} has no column")
+        columns = row_numbers(columns, self.array.shape[1], f"{self.path} has no column")
         if self._loaded is not None:
             return self._loaded[rows[:, np.newaxis], columns]
         out = np.empty((len(rows), len(columns)), dtype=self._dtype)
@@ -131,7 +131,7 @@ class ShardedRows:
 
     def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The row numbers, checked, and where in its shard each of them begins: int64 [N]."""
-        rows = _numbers(rows, self.array.shape[0], f"{self.path} has no row")
+        rows = row_numbers(rows, self.array.shape[0], f"{self.path} has no row")
         offsets = self._offsets[rows]
         if (offsets < 0).any():
             raise InputError(
@@ -200,10 +200,13 @@ class ShardedRows:
 
     def _require_crc(self, row: int, content: np.ndarray, stored: np.ndarray) -> None:
         if crc32c(content) != stored.tobytes():
-            raise DamagedCacheError(f"{self.path}, row {row}: the crc32c is wrong; pull the shard again")
+            raise DamagedCacheError(
+                f"{self.path}, row {row}: the crc32c is wrong; pull it again, "
+                "or remove the teacher and dump it anew"
+            )
 
 
-def _numbers(numbers: np.ndarray, count: int, complaint: str) -> np.ndarray:
+def row_numbers(numbers: np.ndarray, count: int, complaint: str) -> np.ndarray:
     """`numbers` [N] as int64, all of them from 0 to `count` - 1; raises InputError naming the first other."""
     numbers = np.asarray(numbers)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):

@@ -29,7 +29,8 @@ from store.cli import add_debug
 from store.contents import read_attributes, read_plan, table_counts
 from store.durable import ObjectRecord
 from store.errors import CacheError, DamagedCacheError, IncompleteCacheError, MissingFileError
-from store.layout import COMPLETE, DUMPING, TableCounts, plan_path, teacher_path, view_path
+from store.inputs.view import View
+from store.layout import COMPLETE, DUMPING, TableCounts, TeacherPlan, plan_path, teacher_path, view_path
 from store.ledger import LEDGER
 from store.lock import LOCK
 from store.lookup import check_name
@@ -38,6 +39,7 @@ from store.object_checks import ShardCheck, check_shard, read_arrays, shard_numb
 from store.reader import read_root
 from store.shards import DTYPES, RowsArray
 from store.signals import plan_of
+from store.tables import read_batch_plan
 from store.untrusted import FILE, NEITHER, Entry, entries, printable
 
 MOST_THREADS = 8
@@ -178,11 +180,19 @@ class _Verification:
         self.report.notes += sorted(unfinished)
 
     def _is_unfinished(self, group: str) -> bool:
+        """Whether a group outside the manifest is what a dump under way leaves, and a resume takes up."""
+        kind, name = group.split("/")
         try:
             attributes = read_attributes(self.root, group)
+            if kind == "plans":
+                read_batch_plan(self.root, name)
+            elif kind == "views":
+                View.from_dict(attributes.get("view"))
+            else:
+                TeacherPlan.from_dict(attributes)
         except CacheError:
             return False
-        return attributes.get("state") == DUMPING or (group.startswith("plans/") and "plan" in attributes)
+        return kind == "plans" or attributes.get("state") == DUMPING
 
     def _check_sizes(self, records: Mapping[str, ObjectRecord]) -> None:
         for path, record in records.items():

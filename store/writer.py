@@ -176,7 +176,8 @@ class CacheWriter:
                 found,
                 wanted,
                 f"teacher {plan.name!r} in {self.root.name}",
-                "use the options that it was begun with, or dump into another CACHE",
+                "use the options that it was begun with, dump into another CACHE, or remove it first: "
+                f"python -m store remove CACHE --teacher {plan.name}",
             )
             return
         self._clear(teacher_path(plan.name))

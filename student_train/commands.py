@@ -137,6 +137,8 @@ def chosen_teacher(cache: Cache, name: str | None) -> str:
     """`name`, or the only teacher of the cache; raises InputError if there are several to choose from."""
     if name is not None:
         return name
+    if not cache.teacher_names:
+        raise InputError(f"{cache.path} holds no teacher; dump one: make dump-teacher CACHE={cache.path}")
     if len(cache.teacher_names) != 1:
         raise InputError(
             f"{cache.path} has {', '.join(cache.teacher_names)} as teachers; name one by --teacher"

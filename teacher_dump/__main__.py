@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
-from store.encodings import ENCODINGS
 from store.errors import CacheError, InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, load_plugin, plugin_names
-from store.signals import ALL_TOKENS, TOKENS
+from store.signals import ALL_TOKENS, FEATURES, TOKENS
 from teacher_dump import catalogue, teachers
 
 if TYPE_CHECKING:
@@ -117,9 +116,9 @@ def storage_options(arguments: argparse.Namespace) -> StorageOptions:
     encodings = {}
     for words in arguments.encoding:
         signal, equals, encoding = words.partition("=")
-        if not equals or encoding not in ENCODINGS:
+        if not equals or encoding not in FEATURES:
             raise InputError(
-                f"--encoding wants SIGNAL=ENCODING with one of {', '.join(ENCODINGS)}, "
+                f"--encoding wants SIGNAL=ENCODING with one of {', '.join(FEATURES)}, "
                 f"e.g. vit_layers=int8, not {words!r}"
             )
         encodings[signal] = encoding

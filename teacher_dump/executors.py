@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from store.ledger import Commit
 from teacher_dump.plan import ShardTask
-
-
-class Executor(Protocol):
-    """Runs `function` over `tasks`, which are independent of each other; commits come as they finish."""
-
-    def map(
-        self, function: Callable[[ShardTask], Commit], tasks: Iterable[ShardTask]
-    ) -> Iterator[Commit]: ...
 
 
 class SerialExecutor:

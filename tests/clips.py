@@ -47,9 +47,7 @@ def plain_decode(path: Path, wanted: Collection[int]) -> Plain:
     if path.suffix.lower() in PICTURES:
         try:
             with Image.open(path) as image:
-                return Plain(
-                    1, {0: np.asarray(ImageOps.exif_transpose(image).convert("RGB"))}, deep=":" in image.mode
-                )
+                return Plain(1, {0: plain_rgb(ImageOps.exif_transpose(image))}, deep=":" in image.mode)
         except Exception as error:
             return Plain(0, {}, reason=type(error).__name__)
     try:

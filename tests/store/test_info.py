@@ -53,7 +53,7 @@ def test_people_see_licence_metrics_errors_and_who_needs_what(cache):
     printed = describe(cache)
     assert "  licence  CC0-1.0" in printed
     assert "report   evaluation: note \\x1b[31m, recall.r1 46.25" in printed
-    assert "teaches  sab by frame_embedding, text_embedding, vit_layers/1" in printed
+    assert "of use   to sab: frame_embedding, text_embedding, vit_layers/1" in printed
     row = next(line for line in printed.splitlines() if line.startswith("  vit_layers/1"))
     assert "int8" in row
     assert "0.99" in row

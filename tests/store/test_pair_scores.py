@@ -17,7 +17,13 @@ from store.reader import open_cache
 from store.shards import ShardFile
 from store.signals import SignalSpec
 from store.writer import CacheWriter
-from tests.synthetic_cache import SIGNALS, shard_commits, synthetic_plan, synthetic_samples
+from tests.synthetic_cache import (
+    SIGNALS,
+    shard_commits,
+    synthetic_plan,
+    synthetic_samples,
+    write_synthetic_cache,
+)
 
 VIDEOS, CAPTIONS = 12, 2
 TEXTS = VIDEOS * CAPTIONS
@@ -201,3 +207,16 @@ def test_siblings_are_other_captions_of_the_same_video(tmp_path):
     write_planned_cache(tmp_path / "c.zarr", drawn(), teacher_logits())
     siblings = open_cache(tmp_path / "c.zarr").siblings(np.array([0, 3, 1, 7]))
     assert siblings.tolist() == [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("videos", "texts", "words"), [([-1], [0], "video row -1"), ([0], [24], "text row 24")]
+)
+@pytest.mark.parametrize("signals", [SIGNALS, (SIGNALS[0], SIGNALS[2])])
+def test_rows_that_are_none_are_refused_whatever_was_asked_before(tmp_path, signals, videos, texts, words):
+    root = write_synthetic_cache(tmp_path / "c.zarr", synthetic_samples(VIDEOS, CAPTIONS), signals=signals)
+    teacher = open_cache(root).teacher("synthetic")
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"no {words}"):
+            teacher.pair_scores(np.array(videos), np.array(texts))
+        teacher.pair_scores(np.arange(VIDEOS), np.arange(TEXTS))

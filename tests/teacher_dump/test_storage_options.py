@@ -10,6 +10,7 @@ import pytest
 from store.errors import IdentityError, InputError, UnknownNameError
 from store.reader import open_cache
 from store.reduction import reduce_tokens
+from store.remove import remove_teacher
 from store.writer import CacheWriter
 from teacher_dump.__main__ import build_parser, storage_options
 from teacher_dump.dump import DumpSettings, dump
@@ -129,6 +130,18 @@ def test_a_sample_of_which_nothing_decodes_stops_the_dump_with_one_line(tmp_path
 def test_options_that_mean_nothing_are_refused(chosen, error, words):
     with pytest.raises(error, match=words):
         StorageOptions(**chosen).applied(ColourTeacher(layer=True).signals)
+
+
+def test_a_teacher_whose_options_can_not_work_is_removed_and_dumped_with_others(clips, tmp_path):
+    samples, teacher = colour_samples(clips), ColourTeacher(layer=True)
+    with pytest.raises(InputError, match="choose a smaller width"):
+        dump(tmp_path / "c.zarr", samples, teacher, options(tokens="cls", width=40), {})
+    with pytest.raises(IdentityError, match="python -m store remove CACHE --teacher colour"):
+        dump(tmp_path / "c.zarr", samples, teacher, options(tokens="cls", width=4), {})
+    remove_teacher(tmp_path / "c.zarr", "colour")
+    mended = dump(tmp_path / "c.zarr", samples, teacher, options(tokens="cls", width=4), {})
+    fresh = dump(tmp_path / "d.zarr", samples, teacher, options(tokens="cls", width=4), {})
+    assert mended.digest == fresh.digest
 
 
 def test_tokens_of_a_teacher_without_layers_are_refused():

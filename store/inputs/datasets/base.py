@@ -21,21 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from store.errors import MissingFileError
-from store.inputs.samples import DatasetCard, Samples
+from store.inputs.samples import DatasetCard
 from store.inputs.video_folder import VideoFolder
 
 SHOWN = 3
-
-
-class OwnDataset(Protocol):
-    """What the module of a dataset of one's own offers."""
-
-    NEEDS: str
-
-    def load(self, data: Path, allow_missing: bool = False) -> Samples: ...
 
 
 @dataclass(frozen=True)
