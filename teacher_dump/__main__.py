@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
 from teacher_dump import catalogue, recheck_command, teachers
 from teacher_dump.dump_options import add_dump_options, dump_settings, parse_layers, teacher_options
+from teacher_dump.executor_options import add_executor_options
+from teacher_dump.settings import LOCAL, SERIAL, checked_executor
 
 if TYPE_CHECKING:
     from store.reader import Cache
@@ -26,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     dump.set_defaults(execute=run_dump)
     add_dump_options(dump)
+    add_executor_options(dump)
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     add_debug(dump)
@@ -47,18 +52,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_dump(arguments: argparse.Namespace) -> int:
-    data = arguments.data or Path("data") / arguments.dataset
+    data = (arguments.data or Path("data") / arguments.dataset).absolute()
     cache_path = arguments.cache or Path("caches") / f"{arguments.dataset}.zarr"
     check_name("teacher", arguments.teacher, plugin_names(teachers))
+    checked_executor(arguments.executor)
     layers, settings = parse_layers(arguments.layers), dump_settings(arguments)
     prepared = prepare_dataset(arguments.dataset, data)
-    samples = load_dataset(arguments.dataset, data, arguments.allow_missing)
+    load_samples = partial(load_dataset, arguments.dataset, data, arguments.allow_missing)
+    samples = load_samples()
 
     from teacher_dump.dump import dump
-    from teacher_dump.jobs import load_teacher
+    from teacher_dump.executors import open_executor
+    from teacher_dump.jobs import Sources, load_teacher
 
-    teacher = load_teacher(arguments.teacher, teacher_options(arguments, layers))
-    cache = dump(cache_path, samples, teacher, settings, prepared)
+    options = teacher_options(arguments, layers)
+    in_worker = options.absolute()
+    if arguments.executor.startswith(LOCAL):
+        in_worker = replace(in_worker, device=settings.device)
+    sources = Sources(load_samples, partial(load_teacher, arguments.teacher, in_worker))
+    if arguments.executor != SERIAL:
+        options = replace(options, device="cpu")
+    teacher = load_teacher(arguments.teacher, options)
+    with open_executor(arguments.executor, sources, arguments.device, arguments.worker_memory_gb) as executor:
+        cache = dump(cache_path, samples, teacher, settings, prepared, executor)
     return summarise(cache, teacher.name, arguments.max_failures)
 
 

@@ -111,6 +111,7 @@ def dump_settings(arguments: argparse.Namespace) -> DumpSettings:
         arguments.time_limit,
         arguments.memory_limit_mb,
         storage_options(arguments),
+        arguments.device.partition(":")[0],
     )
 
 
