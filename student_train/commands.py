@@ -20,6 +20,7 @@ from student_train.experiment import Experiment
 from student_train.report import markdown
 from student_train.results import Request, assemble, is_current, measure
 from student_train.run_folder import Choice, RunFolder, identity_of
+from student_train.typed_fields import updated
 
 SAME_NUMBERS, OTHER_NUMBERS = 0, 1
 DEMO, OFFICIAL = "demo", "teachclip"
@@ -40,7 +41,7 @@ def train(options: argparse.Namespace) -> int:
     experiment = Experiment(cache, run, choice)
     experiment.check(arms)
     run.pin(cache, choice)
-    request = Request(arms, tuple(options.seeds), choice.recipe.learning_rates)
+    request = Request(arms, tuple(options.seeds), choice.recipe.optimizer.lr)
     current = is_current(run, request)
     if not current:
         selection = experiment.select_and_train(arms, request.seeds)
@@ -66,7 +67,9 @@ def evaluate(options: argparse.Namespace) -> int:
     identity = config["identity"]
     torch.set_num_threads(identity["torch_threads"])
     module = load_plugin(students, "student", identity["student"])
-    recipe = Recipe.from_dict(identity["settings"], module.Config, (results["learning_rate"],))
+    settings = identity["settings"]
+    optimizer = {**settings["optimizer"], "lr": [results["learning_rate"]]}
+    recipe = Recipe.from_dict({**settings, "optimizer": optimizer}, module.Config)
     choice = Choice(identity["teacher"], identity["student"], identity["recipe"], recipe)
     way_out = "name the cache that it was trained from with --cache"
     require_same(identity, identity_of(cache, choice), f"the run in {run.path}", way_out)
@@ -129,8 +132,10 @@ def chosen_recipe(options: argparse.Namespace, teacher: str) -> tuple[str, str, 
     name = options.recipe or (DEMO if teacher == DEMO else OFFICIAL)
     module = load_plugin(students, "student", options.student)
     recipe: Recipe = look_up(f"{options.student} recipe", name, module.RECIPES)
-    given = {name: getattr(options, name, None) for name in ("epochs", "batch_size", "learning_rates")}
-    return options.student, name, recipe.overridden(**given)
+    given = {name: getattr(options, name) for name in ("epochs", "batch_size") if hasattr(options, name)}
+    if hasattr(options, "learning_rates"):
+        given["optimizer"] = {"lr": list(options.learning_rates)}
+    return options.student, name, updated(recipe, given)
 
 
 def chosen_teacher(cache: Cache, name: str | None) -> str:

@@ -65,7 +65,7 @@ class Experiment:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
         for arm in arms:
             self.stream(self.task(arm), seed=0)
-        rates = self.choice.recipe.learning_rates
+        rates = self.choice.recipe.optimizer.lr
         if self.val is None and len(rates) > 1:
             raise InputError(
                 f"{self.cache.path.name} has no split {VAL_SPLIT!r} to choose one of {len(rates)} learning "
@@ -82,7 +82,7 @@ class Experiment:
 
     def select(self, arm: str, seeds: Sequence[int]) -> Selection:
         """The learning rate with the best mean val score for `arm`; of equals the first."""
-        rates = self.choice.recipe.learning_rates
+        rates = self.choice.recipe.optimizer.lr
         stories = {rate: [self.finished(arm, rate, seed) for seed in seeds] for rate in rates}
         if self.val is None:
             return Selection(rates[0])

@@ -49,7 +49,7 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
     The number of threads is part of it: sums of floats, and so the numbers, depend on it.
     """
     settings = choice.recipe.to_dict()
-    del settings["learning_rates"]
+    del settings["optimizer"]["lr"]
     return {
         "cache_digest": cache.digest,
         "dataset": cache.dataset["name"],

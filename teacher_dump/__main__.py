@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
 from store.errors import CacheError, InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
-from store.lookup import check_name, load_plugin, plugin_names
+from store.lookup import check_name, plugin_names
 from store.signals import ALL_TOKENS, FEATURES, TOKENS
 from teacher_dump import catalogue, teachers
+from teacher_dump.settings import DumpSettings
 
 if TYPE_CHECKING:
     from store.reader import Cache
     from teacher_dump.plan import StorageOptions
-    from teacher_dump.teachers.base import Teacher
+    from teacher_dump.teachers.base import TeacherOptions
 
 
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
@@ -44,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     dump.add_argument("--batch-texts", type=at_least_one, default=256, help="texts in one forward")
     dump.add_argument("--threads", type=at_least_one, help="threads of torch (default: one a core)")
     dump.add_argument("--shard-rows", type=at_least_one, help="rows of a shard (default: up to 512 MB)")
-    dump.add_argument("--decoders", type=at_least_one, default=2, help="processes that decode videos ahead")
+    dump.add_argument("--decoders", type=at_least_one,
+                      help="processes that decode videos ahead, of each worker (default: 2; its share of the "
+                      "cores with EXECUTOR=local:N)")  # fmt: skip
     dump.add_argument(
         "--time-limit", type=float, default=60.0, help="seconds that decoding one video may take"
     )
@@ -130,13 +133,20 @@ def run_dump(arguments: argparse.Namespace) -> int:
     data = arguments.data or Path("data") / arguments.dataset
     cache_path = arguments.cache or Path("caches") / f"{arguments.dataset}.zarr"
     check_name("teacher", arguments.teacher, plugin_names(teachers))
+    layers, settings = parse_layers(arguments.layers), dump_settings(arguments)
     prepared = prepare_dataset(arguments.dataset, data)
     samples = load_dataset(arguments.dataset, data, arguments.allow_missing)
-    teacher = load_teacher(arguments)
 
-    from teacher_dump.dump import DumpSettings, dump
+    from teacher_dump.dump import dump
+    from teacher_dump.jobs import load_teacher
 
-    settings = DumpSettings(
+    teacher = load_teacher(arguments.teacher, teacher_options(arguments, layers))
+    cache = dump(cache_path, samples, teacher, settings, prepared)
+    return summarise(cache, teacher.name, arguments.max_failures)
+
+
+def dump_settings(arguments: argparse.Namespace) -> DumpSettings:
+    return DumpSettings(
         arguments.batch_videos,
         arguments.batch_texts,
         arguments.threads,
@@ -146,18 +156,16 @@ def run_dump(arguments: argparse.Namespace) -> int:
         arguments.memory_limit_mb,
         storage_options(arguments),
     )
-    cache = dump(cache_path, samples, teacher, settings, prepared)
-    return summarise(cache, teacher.name, arguments.max_failures)
 
 
-def load_teacher(arguments: argparse.Namespace) -> Teacher:
+def teacher_options(arguments: argparse.Namespace, layers: tuple[int, ...] | None) -> TeacherOptions:
     from teacher_dump.teachers.base import TeacherOptions
 
-    options = TeacherOptions(
+    return TeacherOptions(
         checkpoint=arguments.checkpoint,
         architecture=arguments.architecture,
         pretrained=arguments.pretrained,
-        layers=parse_layers(arguments.layers),
+        layers=layers,
         frames=arguments.frames,
         words=arguments.words,
         dtype=arguments.dtype,
@@ -168,8 +176,6 @@ def load_teacher(arguments: argparse.Namespace) -> Teacher:
         features=arguments.features,
         prompts=tuple(arguments.prompt),
     )
-    teacher: Teacher = load_plugin(teachers, "teacher", arguments.teacher).load(options)
-    return teacher
 
 
 def parse_layers(words: str | None) -> tuple[int, ...] | None:

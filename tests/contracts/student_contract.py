@@ -107,8 +107,7 @@ class StudentContract:
     def test_every_recipe_is_plain_data_and_comes_back_from_it(self, module: ModuleType) -> None:
         for recipe in recipes(module):
             fields = json.loads(json.dumps(recipe.to_dict()))
-            rates = tuple(fields.pop("learning_rates"))
-            assert Recipe.from_dict(fields, module.Config, rates) == recipe
+            assert Recipe.from_dict(fields, module.Config) == recipe
 
     @pytest.mark.parametrize("arm", [UNTAUGHT, TAUGHT])
     def test_every_recipe_trains_every_parameter(

@@ -6,7 +6,7 @@ import torch
 
 from store.errors import NonFiniteError
 from store.reader import Cache, TeacherReader
-from student_train.config import TAUGHT, Recipe
+from student_train.config import TAUGHT, Optimizer, Recipe
 from student_train.stream import TrainingStream, training_rows
 from student_train.students import afa
 from student_train.students.base import Task
@@ -103,11 +103,11 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
 
 
 def test_parameters_get_the_rate_and_the_decay_of_their_kind() -> None:
-    recipe = dataclasses.replace(RECIPE, learning_rate_scale={"attention.": 10.0}, weight_decay=0.3)
-    student = afa.build(recipe.model, SIZES)
+    settings = Optimizer(lr=(1e-3,), lr_scale={"attention.": 10.0}, weight_decay=0.3)
+    student = afa.build(RECIPE.model, SIZES)
     names = {id(parameter): name for name, parameter in student.named_parameters()}
     found = {}
-    for group in make_optimizer(student, recipe, 1e-3).param_groups:
+    for group in make_optimizer(student, settings, 1e-3).param_groups:
         found.update(
             {names[id(parameter)]: (group["lr"], group["weight_decay"]) for parameter in group["params"]}
         )
