@@ -27,6 +27,7 @@ from student_train.evaluate import SplitRows, metrics_of, retrieve, split_rows
 from student_train.run_folder import Choice, RunFolder
 from student_train.stream import PairedRows, TrainingStream, training_rows
 from student_train.students.base import Student, Task
+from student_train.teachers import Teachers
 from student_train.trainer import train
 
 
@@ -56,7 +57,8 @@ class Experiment:
         self.choice = choice
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
-        self.rows: PairedRows = training_rows(cache, self.teacher)
+        self.teachers = Teachers(self.teacher)
+        self.rows: PairedRows = training_rows(cache, self.teachers)
         self.val: SplitRows | None = None
         if VAL_SPLIT in cache.splits:
             self.val = split_rows(cache, self.teacher, VAL_SPLIT)
@@ -140,10 +142,10 @@ class Experiment:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
         self.teacher.require(config.needs)
-        return self.module.build(config, {name: spec.sizes for name, spec in self.teacher.signals.items()})
+        return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
-        return TrainingStream(self.rows, self.teacher, task.needs, self.choice.recipe.batch_size, seed)
+        return TrainingStream(self.rows, self.teachers, task.needs, self.choice.recipe.batch_size, seed)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:

@@ -69,11 +69,6 @@ class Config(StudentConfig):
     logit_scale: float = 1 / 0.07
 
     def __post_init__(self) -> None:
-        for name in ("taps", "teacher_layers"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "borders", tuple((m, n) for m, n in self.borders))
-        if not isinstance(self.layers, LayerOptions):
-            object.__setattr__(self, "layers", LayerOptions(**self.layers))
         check_axis(self.feature_axis)
         if self.text not in TOWERS or self.local_axis not in (OWN, FIRST):
             raise InputError(f"text is one of {TOWERS}, local_axis {OWN!r} or {FIRST!r}, got {self}")
