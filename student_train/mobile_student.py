@@ -88,6 +88,7 @@ class MobileStudent(Student):
     """Pixels and captions in, a vector a video and one a text out; frames, words and layers to be taught."""
 
     config: Config
+    taught_only = ("reshaping.",)
 
     def __init__(
         self, config: Config, frames: int, side: int, width: int, tokens: tuple[int, int] | None
@@ -151,11 +152,12 @@ class MobileStudent(Student):
         return self.log_logit_scale.exp() * cosine
 
     def forward(self, batch: Batch) -> dict[str, Any]:
-        """What both encoders give, `logits`, `logit_scale` [], and `layers` [b, M, J, P, D] if they are
-        compared."""
+        """What both encoders give, `logits`, `logit_scale` [b] (one number), and, if they are compared,
+        `layers` [b, M, J, P, D]."""
         videos, maps = self._encode_videos(batch)
         texts = self.encode_texts(batch)
-        outputs: dict[str, Any] = {**videos, **texts, "logit_scale": self.log_logit_scale.exp()}
+        scale = self.log_logit_scale.exp().expand(len(videos["video_embedding"]))
+        outputs: dict[str, Any] = {**videos, **texts, "logit_scale": scale}
         outputs["logits"] = self.pair_logits(self.gathered_of(videos), self.gathered_of(texts))
         if self.reshaping is not None:
             valid, tokens = batch[FRAME_VALID], self.reshaping(maps)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from student_train.clip_towers import TINY
-from student_train.config import Recipe
+from student_train.config import Optimizer, Recipe
 from student_train.distributed import gather_rows, rank
 from student_train.losses.clipping import distribution_divergence, frame_divergence, local_similarity
 from student_train.losses.layers import (
@@ -117,7 +117,7 @@ def local_term(config: Config) -> LossTerm:
         valid, axis = batch[FRAME_VALID], config.local_axis
         words, told = (side["word_embedding"] for side in (outputs, batch))
         there, told_there = (side["word_valid"] for side in (outputs, batch))
-        student = local_block(outputs[AFTER_TIME], valid, words, there, outputs["logit_scale"], axis)
+        student = local_block(outputs[AFTER_TIME], valid, words, there, outputs["logit_scale"][0], axis)
         teacher = local_block(batch[config.after_time], valid, told, told_there, batch[LOGIT_SCALE], axis)
         return distribution_divergence(student, teacher, temperature=config.pair_temperature)
 
@@ -159,10 +159,9 @@ def tiny() -> tuple[Config, SignalSizes]:
 ALONE = Recipe(
     model=Config(text_weights="openai"),
     losses={"info_nce": 1.0},
+    optimizer=Optimizer(lr=(1e-4,), lr_scale={"text.tower.": 1e-3}),
     epochs=36,
     batch_size=128,
-    learning_rates=(1e-4,),
-    learning_rate_scale={"text.tower.": 1e-3},
     siblings_are_negatives=True,
 )
 LAYERED = replace(
@@ -174,12 +173,15 @@ T_S_SAB = {**T_S, "sab": 1.0}
 ALL = {**T_S_SAB, "global": 1.0, "local": 1.0}
 CLIPPING = replace(LAYERED, losses=ALL)
 STAR = replace(
-    CLIPPING, model=replace(CLIPPING.model, text=TINYBERT, text_weights=None), learning_rate_scale={}
+    CLIPPING,
+    model=replace(CLIPPING.model, text=TINYBERT, text_weights=None),
+    optimizer=Optimizer(lr=(1e-4,)),
 )
 
 
 def without_t(recipe: Recipe) -> Recipe:
-    return replace(recipe, model=replace(recipe.model, temporal_layers=0))
+    model: Config = replace(recipe.model, temporal_layers=0)
+    return replace(recipe, model=model)
 
 
 RECIPES = {
