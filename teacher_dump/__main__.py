@@ -13,6 +13,7 @@ from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
 from store.signals import ALL_TOKENS, FEATURES, TOKENS
 from teacher_dump import catalogue, teachers
+from teacher_dump.pair_options import add_pair_options, pair_options
 from teacher_dump.settings import DumpSettings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     dump.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
     add_teacher_options(dump)
     add_storage_options(dump)
+    add_pair_options(dump)
     dump.add_argument("--batch-videos", type=at_least_one, default=32, help="videos in one forward")
     dump.add_argument("--batch-texts", type=at_least_one, default=256, help="texts in one forward")
     dump.add_argument("--threads", type=at_least_one, help="threads of torch (default: one a core)")
@@ -155,6 +157,7 @@ def dump_settings(arguments: argparse.Namespace) -> DumpSettings:
         arguments.time_limit,
         arguments.memory_limit_mb,
         storage_options(arguments),
+        pair_options(arguments),
     )
 
 
