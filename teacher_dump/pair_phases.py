@@ -168,9 +168,9 @@ class PairPhases:
             video, text = rows_of_split(self._dumper.samples, split)
             there = shortlist.usable[video]
             ours, theirs = np.unique(video[there]), np.unique(text[there])
-            rank = shortlist.texts_of_videos
             if way == VIDEOS_OF_TEXT:
-                ours, theirs, rank = theirs, ours, shortlist.videos_of_texts
+                ours, theirs = theirs, ours
+            rank = shortlist.texts_of_videos if way == TEXTS_OF_VIDEO else shortlist.videos_of_texts
             competing = np.flatnonzero(np.isin(rows, ours))
             if len(competing):
                 index[competing] = rank(rows[competing], theirs, index.shape[1])

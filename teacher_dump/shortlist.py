@@ -104,8 +104,8 @@ def best_rows(
     similarity: from some of the `candidates` [C] to [N, C'], which has no NaN. Of equals the earlier
     candidate is better. Memory: N x (k + CANDIDATES_AT_ONCE).
     """
-    rows = np.empty((queries, 0), dtype=np.int64)
-    scores = np.empty((queries, 0), dtype=np.float32)
+    rows: np.ndarray = np.empty((queries, 0), dtype=np.int64)
+    scores: np.ndarray = np.empty((queries, 0), dtype=np.float32)
     for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
         some = candidates[start : start + CANDIDATES_AT_ONCE]
         rows = np.concatenate([rows, np.broadcast_to(some, (queries, len(some)))], axis=1)
