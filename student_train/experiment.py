@@ -25,7 +25,7 @@ from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.run_folder import Choice, RunFolder
 from student_train.stream import PairedRows, TrainingStream, training_rows
-from student_train.students.base import Student, Task
+from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
 from student_train.trainer import train
 
@@ -120,6 +120,7 @@ class Experiment:
         recipe = self.choice.recipe
         torch.manual_seed(seed)
         task = self.task(arm)
+        started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
         trained = train(task, stream, recipe, learning_rate, self.validate if self.val else None, label)
@@ -128,6 +129,7 @@ class Experiment:
             "arm": arm,
             "learning_rate": learning_rate,
             "losses": task.weights,
+            "started_from": started_from,
             "epochs": recipe.epochs,
             "steps": len(trained.log),
             **stream.plan.to_dict(),
@@ -148,7 +150,8 @@ class Experiment:
         return validation_score(student, self.teachers, self.val)
 
     def task(self, arm: str) -> Task:
-        return Task(self.student(), self.module.LOSSES, self.choice.recipe.weights(arm))
+        recipe = self.choice.recipe
+        return Task(self.student(), losses_of(self.module, recipe.model), recipe.weights(arm))
 
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
