@@ -23,10 +23,10 @@ COSINE, OFFICIAL_COSINE, CONSTANT = "cosine", "official_cosine", "constant"
 
 
 def make_optimizer(student: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters that learn; each group keeps its rate at factor 1 in `base_lr`.
+    """The recipe's optimiser over the parameters that learn; each group keeps its rate in `base_lr`.
 
-    A parameter's rate is `learning_rate` times every factor of `learning_rate_scale` whose key its name begins
-    with. It decays unless its name holds one of `undecayed`; without that, matrices decay and what has
+    A parameter's rate is `learning_rate` times every factor of `learning_rate_scale` whose key begins its
+    name. It decays unless its name holds one of `undecayed`; without that, matrices decay and what has
     fewer axes (biases, norms, scalars) does not. Raises UnknownNameError for an optimiser that there is not.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -132,8 +132,8 @@ def cosine(update: int, updates: int, warmup: float) -> float:
 
 
 def official_cosine(update: int, updates: int, warmup: float) -> float:
-    """CLIP4Clip's and TeachCLIP's (`modules/optimization.py: warmup_cosine`): the first update has rate 0, and
-    the cosine is that of the whole training, so it steps down a little where the warm-up ends."""
+    """CLIP4Clip's and TeachCLIP's (`modules/optimization.py: warmup_cosine`): the first update has rate 0,
+    and the cosine is that of the whole training, so it steps down a little where the warm-up ends."""
     progress = update / updates
     return progress / warmup if progress < warmup else 0.5 * (1 + math.cos(math.pi * progress))
 
