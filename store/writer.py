@@ -257,6 +257,11 @@ class CacheWriter:
         write_manifest(self.root, path, records)
         self._batch_plans[name] = batches
 
+    @property
+    def token(self) -> str:
+        """By which workers know that this writer still holds the lock: see `store.lock.require_writer`."""
+        return self._lock.token
+
     def commit(self, commit: Commit) -> None:
         """Append to the ledger, unless another writer took the lock over."""
         self._lock.check()

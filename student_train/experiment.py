@@ -26,7 +26,7 @@ from student_train.config import TAUGHT, UNTAUGHT, VAL_SPLIT
 from student_train.evaluate import SplitRows, metrics_of, retrieve, split_rows
 from student_train.run_folder import Choice, RunFolder
 from student_train.stream import PairedRows, TrainingStream, training_rows
-from student_train.students.base import Student, Task
+from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
 from student_train.trainer import train
 
@@ -67,7 +67,7 @@ class Experiment:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
         for arm in arms:
             self.stream(self.task(arm), seed=0)
-        rates = self.choice.recipe.learning_rates
+        rates = self.choice.recipe.optimizer.lr
         if self.val is None and len(rates) > 1:
             raise InputError(
                 f"{self.cache.path.name} has no split {VAL_SPLIT!r} to choose one of {len(rates)} learning "
@@ -84,7 +84,7 @@ class Experiment:
 
     def select(self, arm: str, seeds: Sequence[int]) -> Selection:
         """The learning rate with the best mean val score for `arm`; of equals the first."""
-        rates = self.choice.recipe.learning_rates
+        rates = self.choice.recipe.optimizer.lr
         stories = {rate: [self.finished(arm, rate, seed) for seed in seeds] for rate in rates}
         if self.val is None:
             return Selection(rates[0])
@@ -109,6 +109,7 @@ class Experiment:
         recipe = self.choice.recipe
         torch.manual_seed(seed)
         task = self.task(arm)
+        started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
         trained = train(task, stream, recipe, learning_rate, self.validate if self.val else None, label)
@@ -117,6 +118,7 @@ class Experiment:
             "arm": arm,
             "learning_rate": learning_rate,
             "losses": task.weights,
+            "started_from": started_from,
             "epochs": recipe.epochs,
             "steps": len(trained.log),
             **stream.plan.to_dict(),
@@ -136,7 +138,8 @@ class Experiment:
         return metrics_of(retrieve(student, self.teacher, self.val), self.val)[TEXT_TO_VIDEO]["SumR"]
 
     def task(self, arm: str) -> Task:
-        return Task(self.student(), self.module.LOSSES, self.choice.recipe.weights(arm))
+        recipe = self.choice.recipe
+        return Task(self.student(), losses_of(self.module, recipe.model), recipe.weights(arm))
 
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""

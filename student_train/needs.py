@@ -3,6 +3,7 @@
     frame_embedding        a signal of the main teacher, by its name in the cache
     frame_embedding@ts     the same of the teacher in the role "ts"; a role that is not filled is the main's
     pair_scores            scores of the batch's pairs, a PairBlock; with `pair_known` if not all are known
+    logit_scale            [] float32, what multiplies the teacher's cosines
     text                   the raw captions (list of str); the student tokenises them
     pixels                 the view's frames [B, M, Y, X, C] uint8
     video_class            [B] int64, the class of each video
@@ -21,11 +22,12 @@ PAIR_KNOWN = "pair_known"
 IGNORED_PAIR = "ignored_pair"
 FRAME_VALID = "frame_valid"
 RELEVANCE = "frame_relevance"
+LOGIT_SCALE = "logit_scale"
 TEXT = "text"
 PIXELS = "pixels"
 CLASS = "video_class"
 OF_CLASSES = "class:"
-NOT_SIGNALS = (PAIR_SCORES, TEXT, PIXELS, CLASS)
+NOT_SIGNALS = (PAIR_SCORES, LOGIT_SCALE, TEXT, PIXELS, CLASS)
 MAIN = ""
 
 

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from store.lookup import look_up
-from student_train.config import Recipe
+from student_train.config import Optimizer
 
 ADAMW, BERT_ADAM = "adamw", "bert_adam"
 COSINE, OFFICIAL_COSINE, CONSTANT = "cosine", "official_cosine", "constant"
 
 
-def make_optimizer(student: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters that learn; each group keeps its rate in `base_lr`.
+def make_optimizer(student: nn.Module, settings: Optimizer, learning_rate: float) -> torch.optim.Optimizer:
+    """The optimiser over the parameters that learn; each group keeps its rate in `base_lr`.
 
-    A parameter's rate is `learning_rate` times every factor of `learning_rate_scale` whose key begins its
+    A parameter's rate is `learning_rate` times every factor of `lr_scale` whose key begins its
     name. It decays unless its name holds one of `undecayed`; without that, matrices decay and what has
     fewer axes (biases, norms, scalars) does not. Raises UnknownNameError for an optimiser that there is not.
     """
@@ -33,32 +33,32 @@ def make_optimizer(student: nn.Module, recipe: Recipe, learning_rate: float) -> 
     for name, parameter in student.named_parameters():
         if not parameter.requires_grad:
             continue
-        scales = [factor for start, factor in recipe.learning_rate_scale.items() if name.startswith(start)]
-        if recipe.undecayed is None:
+        scales = [factor for start, factor in settings.lr_scale.items() if name.startswith(start)]
+        if settings.undecayed is None:
             decays = parameter.ndim >= 2
         else:
-            decays = not any(part in name for part in recipe.undecayed)
-        rate, decay = learning_rate * math.prod(scales), recipe.weight_decay if decays else 0.0
+            decays = not any(part in name for part in settings.undecayed)
+        rate, decay = learning_rate * math.prod(scales), settings.weight_decay if decays else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    make = look_up("optimizer", recipe.optimizer, OPTIMIZERS)
+    make = look_up("optimizer", settings.name, OPTIMIZERS)
     return make(
         [
             {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
             for (rate, decay), parameters in groups.items()
         ],
-        recipe,
+        settings,
     )
 
 
-def adamw(groups: Iterable[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.epsilon, fused=True)
+def adamw(groups: Iterable[dict[str, Any]], settings: Optimizer) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
-def bert_adam(groups: Iterable[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return BertAdam(groups, recipe.betas, recipe.epsilon, recipe.clip_norm)
+def bert_adam(groups: Iterable[dict[str, Any]], settings: Optimizer) -> torch.optim.Optimizer:
+    return BertAdam(groups, settings.betas, settings.epsilon, settings.clip_norm)
 
 
-OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], Recipe], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], Optimizer], torch.optim.Optimizer]] = {
     ADAMW: adamw,
     BERT_ADAM: bert_adam,
 }
@@ -118,9 +118,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
-def learning_rate_factor(recipe: Recipe, update: int, updates: int) -> float:
-    """The factor on every rate at update number `update` (from 0) of `updates`, as `recipe.schedule` says."""
-    return look_up("schedule", recipe.schedule, SCHEDULES)(update, updates, recipe.warmup)
+def learning_rate_factor(settings: Optimizer, update: int, updates: int) -> float:
+    """The factor on every rate at update `update` (from 0) of `updates`, as `settings.schedule` says."""
+    return look_up("schedule", settings.schedule, SCHEDULES)(update, updates, settings.warmup)
 
 
 def cosine(update: int, updates: int, warmup: float) -> float:

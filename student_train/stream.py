@@ -23,6 +23,7 @@ from student_train.needs import (
     CLASS,
     FRAME_VALID,
     IGNORED_PAIR,
+    LOGIT_SCALE,
     NOT_SIGNALS,
     OF_CLASSES,
     PAIR_KNOWN,
@@ -120,6 +121,8 @@ class TrainingStream:
                 teacher.pair_scores(rows.video[:1], rows.text[:1])
             elif name == PIXELS:
                 _ = teacher.pixels
+            elif name == LOGIT_SCALE:
+                logit_scale(teacher)
             elif name not in NOT_SIGNALS:
                 teacher.require([name.removeprefix(OF_CLASSES)])
 
@@ -156,6 +159,8 @@ class TrainingStream:
                 batch[need] = scores
                 if known is not None:
                     batch[in_role(PAIR_KNOWN, role)] = known
+            elif name == LOGIT_SCALE:
+                batch[need] = logit_scale(teacher)
         if not siblings_are_negatives:
             same_video = step.video[:, np.newaxis] == step.video
             np.fill_diagonal(same_video, False)
@@ -207,6 +212,14 @@ def row_tensors(teachers: Teachers, needs: Sequence[str], axis: str, rows: np.nd
 def row_axis(teacher: TeacherReader, name: str) -> str:
     """V or T for a signal of `teacher`, "" for other needs."""
     return teacher.signals[name].row_axis if name in teacher.signals else ""
+
+
+def logit_scale(teacher: TeacherReader) -> Tensor:
+    """What multiplies the teacher's cosines, float32 []; raises InputError if it recorded none."""
+    scale = teacher.identity.get("logit_scale")
+    if not isinstance(scale, int | float):
+        raise InputError(f"teacher {teacher.name!r} records no logit_scale in its identity; choose another")
+    return torch.tensor(float(scale))
 
 
 def frame_distribution(teacher: TeacherReader, score_NM: Tensor, valid_NM: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from store.errors import InputError, NonFiniteError
-from student_train.config import KEEP_BEST, Recipe
+from student_train.config import KEEP_LAST, Recipe
 from student_train.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
 from student_train.stream import TrainingStream
 from student_train.students.base import Student, Task
@@ -67,18 +67,18 @@ def train(
     accelerator = make_accelerator()
     total_steps = recipe.epochs * stream.steps_per_epoch
     student = task.student
-    optimizer = make_optimizer(student, recipe, learning_rate)
+    optimizer = make_optimizer(student, recipe.optimizer, learning_rate)
     task.student, optimizer = accelerator.prepare(student, optimizer)
     result, step = Trained(), 0
     student.train()
     with tqdm(total=total_steps, desc=label, unit="step", disable=None, leave=False) as progress:
         for epoch in range(recipe.epochs):
             for batch in on_device(stream.epoch(epoch, recipe.siblings_are_negatives), accelerator.device):
-                factor = learning_rate_factor(recipe, step, total_steps)
+                factor = learning_rate_factor(recipe.optimizer, step, total_steps)
                 set_learning_rate(optimizer, factor)
                 losses = task(batch)
                 accelerator.backward(losses["loss"])
-                norm = accelerator.clip_grad_norm_(student.parameters(), recipe.clip_norm)
+                norm = accelerator.clip_grad_norm_(student.parameters(), recipe.optimizer.clip_norm)
                 numbers = finite_numbers({**losses, "gradient_norm": norm}, label, step)
                 place = {"epoch": epoch, "step": step, "learning_rate": learning_rate * factor}
                 result.log.append({**place, **numbers})
@@ -119,7 +119,7 @@ def keep_epoch(
     """Copy the student's parameters, unless the best epoch is to be kept and an earlier one was as good."""
     if validate is not None:
         result.val.append(validate(student))
-        if keep == KEEP_BEST and result.val[-1] <= max(result.val[:-1], default=-math.inf):
+        if keep != KEEP_LAST and result.val[-1] <= max(result.val[:-1], default=-math.inf):
             return
     result.kept_epoch = epoch
     result.state = {name: value.detach().clone() for name, value in student.state_dict().items()}

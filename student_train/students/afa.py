@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from student_train.config import KEEP_LAST, Recipe
+from student_train.config import KEEP_LAST, Optimizer, Recipe
 from student_train.losses.teachclip import (
     coarse_pearson,
     fine_cross_entropy_mean,
@@ -192,10 +192,9 @@ LOSSES = {
 TEACHCLIP = Recipe(
     model=Config(),
     losses={"info_nce": 0.2, "coarse_pearson": 1.0, "fine_cross_entropy_mean": 2.0},
+    optimizer=Optimizer(lr=(1e-4,), lr_scale={"attention.": 10.0}),
     epochs=10,
     batch_size=240,
-    learning_rates=(1e-4,),
-    learning_rate_scale={"attention.": 10.0},
     siblings_are_negatives=True,
 )
 
@@ -204,19 +203,16 @@ RECIPES = {
     "teachclip-paper": replace(
         TEACHCLIP,
         losses={"info_nce": 1.0, "coarse_pearson": 1.0, "fine_cross_entropy_sum": 1.0},
-        learning_rate_scale={},
+        optimizer=Optimizer(lr=(1e-4,)),
     ),
     # Eight batches an epoch make a noisy val score: the last epoch varies less between seeds than the best
     # one, and is no worse for the untaught student.
     "demo": Recipe(
         model=Config(temporal_layers=1, heads=2, mask_padding=True, logit_scale=1 / 0.07, frame_scale=0.1),
         losses={"info_nce": 0.1, "coarse_pearson": 1.0, "fine_cross_entropy_sum": 0.3},
+        optimizer=Optimizer(lr=(1e-3, 3e-3, 1e-2), weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8),
         epochs=40,
         batch_size=100,
         keep=KEEP_LAST,
-        learning_rates=(1e-3, 3e-3, 1e-2),
-        weight_decay=0.01,
-        betas=(0.9, 0.999),
-        epsilon=1e-8,
     ),
 }

@@ -4,9 +4,11 @@ A student module offers five names, and nothing else is asked of it:
 
     Config                          frozen dataclass, a StudentConfig: what the model is made of
     build(config, sizes) -> Student sizes: {need: {axis letter: length}} of what the cache holds
-    LOSSES                          losses by name, with what each needs
+    LOSSES                          losses by name, with what each needs; or losses(config), which gives them,
+                                    where they depend on what the model is made of
     RECIPES                         named recipes, at the foot of the file
-    tiny() -> (config, sizes)       weight-free and small, for the contract tests
+    tiny() -> (config, sizes)       weight-free and small, for the contract tests; where recipes are large,
+                                    small(config) gives the same kind of student for the sizes of tiny
 
 A task is a student, the losses that train it, and what both need from the cache. Needs are strings, see
 `student_train.needs`.
@@ -17,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -47,6 +50,7 @@ class StudentConfig(ABC):
 class Student(nn.Module, ABC):
     """Turns this process's rows into representations, and representations into logits of pairs.
 
+    taught_only: beginnings of the names of parameters that only losses with a teacher train.
     gives: names in the result of `forward`. gathers: those of them, [b, ...], that the logits are computed
     from; only they are exchanged between processes. A student without them gives no logits.
     """
@@ -54,6 +58,12 @@ class Student(nn.Module, ABC):
     config: StudentConfig
     gives: tuple[str, ...]
     gathers: tuple[str, ...] = ("video_embedding", "text_embedding")
+    taught_only: tuple[str, ...] = ()
+
+    def start(self) -> dict[str, Any]:
+        """Called once, before the first step: take over public weights; what to record of them, digests
+        included. A student that is only evaluated never asks for them."""
+        return {}
 
     @abstractmethod
     def encode_videos(self, batch: Batch) -> dict[str, Tensor]:
@@ -106,6 +116,12 @@ class LossTerm:
     function: Callable[[Outputs, Batch], PerRow]
     reads: tuple[str, ...]
     needs: tuple[str, ...] = ()
+
+
+def losses_of(module: ModuleType, config: StudentConfig) -> Mapping[str, LossTerm]:
+    """The losses of a student module for a model made so."""
+    found: Mapping[str, LossTerm] = module.losses(config) if hasattr(module, "losses") else module.LOSSES
+    return found
 
 
 class Task(nn.Module):
