@@ -24,11 +24,14 @@ from store.ledger import Commit, VideoFacts
 from store.publication import planned_signal_arrays, planned_view_arrays
 from store.tables import read_column
 from teacher_dump.calibrate import calibrate
+from teacher_dump.overlap import Behind, made_ahead
 from teacher_dump.plan import CALIBRATION, ShardTask
 from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
 from teacher_dump.teachers.base import Teacher
 
 Progress = Callable[[int], None]
+DecodedBatch = list[tuple[int, DecodedVideo]]
+"""Rows of the video table, and what each decoded to."""
 
 
 class ShardDumper:
@@ -91,14 +94,16 @@ class ShardDumper:
 
     def _decoded(self, rows: Iterable[int]) -> Iterator[DecodedVideo | DecodeFailure]:
         videos = [self.samples.videos[row] for row in rows]
-        return self.pool.decode([video.path for video in videos], [video.id for video in videos])
+        # A batch beyond what the decoders hold: they go on while the device computes the one before.
+        beyond = self.plan.execution["batch_videos"]
+        return self.pool.decode([video.path for video in videos], [video.id for video in videos], beyond)
 
     def _calibrate(self, task: ShardTask, progress: Progress) -> Commit:
         def encode_videos(rows: np.ndarray) -> dict[str, np.ndarray]:
             decoded = list(self._decoded(rows))
             progress(len(rows))
             videos = [video for video in decoded if isinstance(video, DecodedVideo)]
-            return self._encode_videos(videos) if videos else {}
+            return self._encode_videos(*stacked(videos)) if videos else {}
 
         objects = calibrate(self.root, self.plan, self.samples, encode_videos, self._encode_texts)
         return Commit(task.name, tuple(objects))
@@ -110,10 +115,17 @@ class ShardDumper:
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
             view = self._view_files(stack, task)
-            for batch in self._decoded_batches(rows, decoded, view, facts, progress):
+
+            def write(batch: DecodedBatch, encoded: dict[str, np.ndarray]) -> None:
                 for row, video in batch:
                     view.take(row, video)
-                signals.append([row for row, _ in batch], self._encode_videos([video for _, video in batch]))
+                signals.append([row for row, _ in batch], encoded)
+
+            batches = made_ahead(self._decoded_batches(rows, decoded, view, facts, progress))
+            with Behind(write) as writing:
+                for batch, frames_BRMYXC, valid_BRM in batches:
+                    writing.put(batch, self._encode_videos(frames_BRMYXC, valid_BRM))
+                writing.finish()
             objects = [*view.finish(), *signals.finish()]
         return Commit(task.name, tuple(objects), {**signals.errors, **view.errors}, tuple(facts))
 
@@ -135,9 +147,9 @@ class ShardDumper:
         view: ViewFiles | StoredView,
         facts: list[VideoFacts],
         progress: Progress,
-    ) -> Iterator[list[tuple[int, DecodedVideo]]]:
-        """Batches of (row, video) that decoded; every row leaves its VideoFacts in `facts`."""
-        batch: list[tuple[int, DecodedVideo]] = []
+    ) -> Iterator[tuple[DecodedBatch, np.ndarray, np.ndarray]]:
+        """Batches of (row, video) that decoded, stacked; every row leaves its VideoFacts in `facts`."""
+        batch: DecodedBatch = []
         for row, video in zip(rows, decoded, strict=True):
             if isinstance(video, DecodeFailure):
                 view.miss(row, video.reason)
@@ -147,15 +159,13 @@ class ShardDumper:
                 batch.append((row, video))
             progress(1)
             if len(batch) == self.plan.execution["batch_videos"]:
-                yield batch
+                yield batch, *stacked([video for _, video in batch])
                 batch = []
         if batch:
-            yield batch
+            yield batch, *stacked([video for _, video in batch])
 
-    def _encode_videos(self, videos: Sequence[DecodedVideo]) -> dict[str, np.ndarray]:
+    def _encode_videos(self, frames_BRMYXC: np.ndarray, valid_BRM: np.ndarray) -> dict[str, np.ndarray]:
         """Signals [B, R, M, ...] of a batch: renditions are videos of their own to a teacher."""
-        frames_BRMYXC = np.stack([video.frames for video in videos])
-        valid_BRM = np.stack([video.frame_valid for video in videos])
         batch, renditions = valid_BRM.shape[:2]
         encoded = self.teacher.encode_videos(
             torch.from_numpy(frames_BRMYXC).flatten(0, 1), torch.from_numpy(valid_BRM).flatten(0, 1)
@@ -211,3 +221,8 @@ class ShardDumper:
             for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
                 signals.append(rows[places], {"video_text_logits": logits_VT[places]})
             return Commit(task.name, tuple(signals.finish()), signals.errors)
+
+
+def stacked(videos: Sequence[DecodedVideo]) -> tuple[np.ndarray, np.ndarray]:
+    """Frames uint8 [B, R, M, Y, X, C] of a batch, and which of them are there: bool [B, R, M]."""
+    return np.stack([video.frames for video in videos]), np.stack([video.frame_valid for video in videos])

@@ -26,6 +26,11 @@ CALIBRATION = "calibration"
 PHASES = ("videos", "texts", "relevance", "pairs")
 PHASE_AXIS = {"videos": "V", "texts": "T", "relevance": "T", "pairs": "V"}
 LARGEST_SHARD_BYTES = 1 << 29
+PIECES = {"pairs": 16}
+MOST_PIECES = 64
+"""Into how many shards a phase is cut where bytes do not ask for more: work for that many workers, and what a
+kill costs is one of them. `pairs` reads all texts again for each of its shards, so it has fewer.
+"""
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
 
 
@@ -108,31 +113,44 @@ def execution(
 ) -> dict[str, Any]:
     """What a resume repeats to the letter: `settings`, each signal's phase, and the rows of its shards.
 
-    counts: {"V": videos, "T": texts}. shard_rows: of every phase; by default as many rows as make the
-    phase's largest signal, or the kept frames of `frame_bytes` a video, fill 256 to 512 MB, and a small cache
-    is one shard.
+    counts: {"V": videos, "T": texts}. settings: with batch_videos and batch_texts. shard_rows: of every
+    phase; by default a power of two that cuts the phase into 32 to 64 shards (`pairs`: 8 to 16) of at least
+    one batch, and into more where the phase's largest signal, or the kept frames of `frame_bytes` a video,
+    would fill more than 512 MB. It does not depend on who runs the tasks, so neither do the bytes.
     """
     phases = {spec.name: phase_of(spec) for spec in signals}
     rows = {
         phase: shard_rows
         if shard_rows is not None
-        else _default_shard_rows(
-            [s for s in signals if phases[s.name] == phase], counts, frame_bytes if phase == "videos" else 1
+        else min(
+            _rows_that_fit(
+                [spec for spec in signals if phases[spec.name] == phase],
+                counts,
+                frame_bytes if phase == "videos" else 1,
+            ),
+            _rows_of_a_piece(phase, counts, settings),
         )
         for phase in PHASES
     }
     return {**settings, "phase_of": phases, "shard_rows": rows}
 
 
-def _default_shard_rows(signals: Sequence[SignalSpec], counts: Mapping[str, int], row_bytes: int) -> int:
+def _rows_of_a_piece(phase: str, counts: Mapping[str, int], settings: Mapping[str, Any]) -> int:
+    """A power of two: of one piece of the phase, and not less than a batch."""
+    axis = PHASE_AXIS[phase]
+    piece = -(-counts[axis] // PIECES.get(phase, MOST_PIECES))
+    batch = settings["batch_videos"] if axis == "V" else settings["batch_texts"]
+    return 1 << (max(piece, batch) - 1).bit_length()
+
+
+def _rows_that_fit(signals: Sequence[SignalSpec], counts: Mapping[str, int], row_bytes: int) -> int:
     """A power of two, so that the shards of all signals end together where rows are appended later."""
     row_bytes = max(row_bytes, 1)
     for spec in signals:
         one_row = TableCounts(counts["V"], counts["T"])
         parts = signal_arrays(spec, one_row, 1).values()
         row_bytes = max(row_bytes, sum(array.row_bytes for array in parts))
-    fitting, most = max(LARGEST_SHARD_BYTES // row_bytes, 1), max(counts.values())
-    return min(1 << (fitting.bit_length() - 1), 1 << (most - 1).bit_length())
+    return 1 << (max(LARGEST_SHARD_BYTES // row_bytes, 1).bit_length() - 1)
 
 
 def shard_tasks(plan: TeacherPlan, counts: Mapping[str, int]) -> Iterator[ShardTask]:

@@ -35,3 +35,19 @@ class DumpSettings:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 < value <= LARGEST_SETTING:
                 raise InputError(f"{name} is a number from 1 to {LARGEST_SETTING:,}, not {value}")
+
+
+SERIAL, LOCAL, MOST_WORKERS = "serial", "local", 1024
+
+
+def checked_executor(text: str) -> str:
+    """`text` if it names an executor: serial, local:N or a scheduler's address; raises InputError."""
+    kind, _, rest = text.partition(":")
+    if text == SERIAL or (kind in ("tcp", "tls", "ws", "wss", "ucx") and rest.startswith("//")):
+        return text
+    if kind == LOCAL and rest.isascii() and rest.isdigit() and 1 <= int(rest) <= MOST_WORKERS:
+        return text
+    raise InputError(
+        f"an executor is serial, local:N (N workers here) or the address of a scheduler of dask, "
+        f"tcp://HOST:8786; not {text!r}"
+    )
