@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,21 @@ TRAINER_VERSION = 1
 
 @dataclass(frozen=True)
 class Choice:
-    """What is trained: names of teacher, student and recipe, and the recipe with its overrides."""
+    """What is trained: names of teacher, student and recipe, the recipe with its overrides, and the names of
+    other teachers by role."""
 
     teacher: str
     student: str
     recipe_name: str
     recipe: Recipe
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, configuration: Configuration) -> Choice:
         run = configuration.run
         assert run.teacher is not None
         assert run.recipe is not None
-        return cls(run.teacher, run.student, run.recipe, configuration.recipe)
+        return cls(run.teacher, run.student, run.recipe, configuration.recipe, run.roles)
 
 
 def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
@@ -64,6 +67,7 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
         "cache_digest": cache.digest,
         "dataset": cache.dataset["name"],
         "teacher": choice.teacher,
+        "roles": dict(choice.roles),
         "student": choice.student,
         "recipe": choice.recipe_name,
         "settings": settings,
