@@ -129,8 +129,8 @@ def create(architecture: str, half: bool) -> Any:
 
     if architecture != TINY:
         check_name("architecture", architecture, [TINY, *open_clip.list_models()])
-        precision = "fp16" if half else "fp32"
-        return open_clip.create_model(architecture, precision=precision, pretrained_text=False)
+        precision, device = "fp16" if half else "fp32", torch.get_default_device()
+        return open_clip.create_model(architecture, precision=precision, device=device, pretrained_text=False)
     model = CLIP(
         embed_dim=TINY_SIZES["embed_dim"],
         vision_cfg=CLIPVisionCfg(**TINY_SIZES["vision_cfg"]),

@@ -3,7 +3,9 @@
 The model is `student_train.afa_model`. Paper and official code differ, so both are recipes: the paper adds
 three losses of weight 1, sums fine teaching over frames, pools by the taught weights and lets AFA learn at
 1e-4; the code weighs them 0.2, 1 and 2, averages fine teaching over frames, pools at a temperature of 0.1 and
-lets AFA's matrices learn at 1e-3. Several teachers: the paper adds their losses, the code averages them.
+lets AFA's matrices learn at 1e-3. Several teachers: the paper adds their losses, the code averages them. The
+code's optimiser is its own (`student_train.optimizer.BertAdam`; norms decay too; CLIP's matrices in float16),
+the paper says Adam, which is AdamW without decay. Recipes on features take AdamW.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from student_train.config import KEEP_BEST, KEEP_BEST_ON_TEST, KEEP_LAST, Optimi
 from student_train.losses import teachclip
 from student_train.losses.teachclip import info_nce
 from student_train.needs import FRAME_VALID, IGNORED_PAIR, PAIR_KNOWN, PAIR_SCORES, PIXELS, RELEVANCE
+from student_train.optimizer import BERT_ADAM, OFFICIAL_COSINE
 from student_train.rows import PairBlock, PerRow
 from student_train.students.base import Batch, LossTerm, Outputs, SignalSizes
 
@@ -118,12 +121,15 @@ CODE = Recipe(
     losses=taught_by(CODE_WEIGHTS, PEARSON, FINE),
     optimizer=Optimizer(
         lr=(1e-4,),
+        name=BERT_ADAM,
+        schedule=OFFICIAL_COSINE,
         lr_scale={
             "towers.": 1e-3,
             "log_logit_scale": 1e-3,
             "attention.hidden.weight": 10.0,
             "attention.score.weight": 10.0,
         },
+        undecayed=("bias",),
     ),
     epochs=10,
     batch_size=240,
@@ -134,7 +140,14 @@ PAPER = replace(
     CODE,
     model=replace(CODE.model, half=False, pooling_temperature=1.0, normalise_frames=False),
     losses=taught_by(PAPER_WEIGHTS, PEARSON, FINE_SUM),
-    optimizer=replace(CODE.optimizer, lr_scale={"towers.": 1e-3, "log_logit_scale": 1e-3}),
+    optimizer=Optimizer(
+        lr=(1e-4,),
+        lr_scale={"towers.": 1e-3, "log_logit_scale": 1e-3},
+        weight_decay=0.0,
+        betas=(0.9, 0.999),
+        epsilon=1e-8,
+        warmup=0.0,
+    ),
 )
 
 # On frozen features nothing of CLIP is left to be trained: minutes on a CPU.
