@@ -23,6 +23,7 @@ from student_train import students
 from student_train.checkpoint import load_story, save_training
 from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
+from student_train.needs import NOT_SIGNALS, split_role
 from student_train.run_folder import Choice, RunFolder
 from student_train.stream import PairedRows, TrainingStream, training_rows
 from student_train.students.base import Student, Task, losses_of
@@ -156,7 +157,7 @@ class Experiment:
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
-        self.teacher.require(config.needs)
+        self.teacher.require([need for need in config.needs if split_role(need)[0] not in NOT_SIGNALS])
         return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from student_train.clip_towers import TINY
-from student_train.config import Optimizer, Recipe
+from student_train.config import KEEP_LAST, Optimizer, Recipe
 from student_train.distributed import gather_rows, rank
 from student_train.losses.clipping import distribution_divergence, frame_divergence, local_similarity
 from student_train.losses.layers import (
+    SCALED,
+    LayerOptions,
     even_pairs,
     one_layer_to_one,
     sequential_mask,
@@ -129,6 +131,7 @@ def small(config: Config) -> Config:
     return replace(
         config,
         vision="mobilevitv2_050",
+        vision_channels=0.5,
         architecture=TINY,
         temporal_layers=min(1, config.temporal_layers),
         vision_weights=None,
@@ -184,6 +187,25 @@ def without_t(recipe: Recipe) -> Recipe:
     return replace(recipe, model=model)
 
 
+DEMO = Recipe(
+    model=Config(
+        vision="mobilevitv2_050",
+        vision_channels=0.5,
+        temporal_layers=1,
+        architecture=TINY,
+        words=24,
+        taps=(1, 2, 3),
+        teacher_layers=(0, 1, 2),
+        borders=((1, 1), (2, 2)),
+        layers=LayerOptions(similarity=SCALED),
+    ),
+    losses=ALL,
+    optimizer=Optimizer(lr=(2e-3,), weight_decay=0.05, betas=(0.9, 0.98)),
+    epochs=12,
+    batch_size=50,
+    keep=KEEP_LAST,
+)
+
 RECIPES = {
     # Table 1
     "clipping": CLIPPING,
@@ -202,4 +224,5 @@ RECIPES = {
     "clipping-ts-sab-unmasked": replace(LAYERED, losses={**T_S, "sab_unmasked": 1.0}),
     "clipping-ts-ol2ol-masked": replace(LAYERED, losses={**T_S, "ol2ol": 1.0}),
     "clipping-ts-tab-masked": replace(LAYERED, losses={**T_S, "tab": 1.0}),
+    "demo": DEMO,
 }
