@@ -23,12 +23,12 @@ from student_train import students
 from student_train.checkpoint import load_story, save_training
 from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
-from student_train.needs import NOT_SIGNALS, split_role
 from student_train.run_folder import Choice, RunFolder
-from student_train.stream import PairedRows, TrainingStream, training_rows
+from student_train.stream import TrainingStream, order_of, require
 from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
 from student_train.trainer import train
+from student_train.training_rows import PairedRows, training_rows
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,15 @@ class Experiment:
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
-        self.teacher.require([need for need in config.needs if split_role(need)[0] not in NOT_SIGNALS])
+        require(self.teachers, config.needs)
         return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
-        return TrainingStream(self.rows, self.teachers, task.needs, self.choice.recipe.batch_size, seed)
+        """Every arm of a run sees the same rows, also where a teacher knows only the batches of a plan."""
+        recipe = self.choice.recipe
+        taught = self.task(TAUGHT).needs
+        order = order_of(self.rows, self.teachers, taught, recipe.batch_size, seed)
+        return TrainingStream(self.rows, self.teachers, task.needs, order)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:

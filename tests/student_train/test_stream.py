@@ -6,8 +6,10 @@ from store.errors import InputError, UnknownNameError
 from store.inputs.samples import Samples, Split
 from store.reader import Cache, TeacherReader, open_cache
 from student_train.needs import PAIR_SCORES
-from student_train.stream import TrainingStream, frame_distribution, training_rows
+from student_train.row_tensors import frame_distribution
+from student_train.stream import TrainingStream
 from student_train.teachers import Teachers
+from student_train.training_rows import training_rows
 from tests.student_train.learnable_cache import (
     FRAMES,
     SIGNALS,

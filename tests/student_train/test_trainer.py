@@ -8,11 +8,12 @@ from store.errors import NonFiniteError
 from store.reader import Cache, TeacherReader
 from student_train.config import TAUGHT, Recipe
 from student_train.rows import PerRow
-from student_train.stream import TrainingStream, training_rows
+from student_train.stream import TrainingStream
 from student_train.students import afa
 from student_train.students.base import Task
 from student_train.teachers import Teachers
 from student_train.trainer import Trained, train
+from student_train.training_rows import training_rows
 from tests.student_train.learnable_cache import SIGNALS
 
 SIZES = {spec.name: spec.sizes for spec in SIGNALS}
