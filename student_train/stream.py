@@ -67,6 +67,18 @@ class ReplayedPlan:
 Order = BatchPlan | ReplayedPlan
 
 
+def order_story(order: Order) -> dict[str, object]:
+    """What a run writes down of its order."""
+    if isinstance(order, ReplayedPlan):
+        return order.to_dict()
+    first = order.epoch(0)
+    return {
+        **order.to_dict(),
+        "rows_dropped_an_epoch": first.dropped,
+        "siblings_in_first_epoch": first.siblings,
+    }
+
+
 def order_of(rows: PairedRows, teachers: Teachers, needs: Sequence[str], batch_size: int, seed: int) -> Order:
     """Which rows meet: drawn from the seed, or a stored plan's batches if a need exists only for them.
 
