@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench.bench_pairs import BATCH, EPOCHS, LAYOUTS, K, cost_of
 
-SIZES = {"first": (16, 4), "texts doubled": (16, 8), "videos doubled": (32, 2)}
+SIZES = {"first": (64, 2), "texts doubled": (64, 4), "videos doubled": (128, 1)}
 
 
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.startswith("planned")])
