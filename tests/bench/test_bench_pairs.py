@@ -9,6 +9,7 @@ from tests.bench.bench_pairs import BATCH, EPOCHS, LAYOUTS, K, cost_of
 SIZES = {"first": (64, 2), "texts doubled": (64, 4), "videos doubled": (128, 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.startswith("planned")])
 def test_planned_pairs_grow_with_texts_and_not_with_videos(layout, tmp_path):
     pairs = {
