@@ -197,7 +197,7 @@ def test_report_writes_table_and_picture_anew(run: Path, command: Command) -> No
     [
         ("--epochs", "5", ("settings.epochs", "stored 3", "wanted 5", "--out")),
         ("--recipe", "teachclip", ("recipe", "'demo'", "'teachclip'")),
-        ("--recipe", "demmo", ("did you mean 'demo'", "teachclip-paper")),
+        ("--recipe", "demmo", ("did you mean 'demo'", "in all")),
         ("--student", "aaf", ("did you mean 'afa'",)),
         ("--teacher", "orakel", ("did you mean 'oracle'",)),
         ("--arms", "taugt", ("did you mean 'taught'",)),
