@@ -13,6 +13,7 @@ from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, load_plugin, plugin_names
 from store.signals import ALL_TOKENS, FEATURES, TOKENS
 from teacher_dump import catalogue, teachers
+from teacher_dump.fitting import command
 
 if TYPE_CHECKING:
     from store.reader import Cache
@@ -57,18 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     add_debug(dump)
-    fit = commands.add_parser(
-        "fit", help="train the small X-CLIP teacher of the demo", formatter_class=HelpFormatter
-    )
-    fit.set_defaults(execute=run_fit)
-    fit.add_argument("--out", type=Path, default=Path("teacher_dump/weights/demo_xclip.safetensors"),
-                     help="where the weights go")  # fmt: skip
-    fit.add_argument("--data", type=Path, default=Path("data/demo-fit"), help="where its clips are rendered")
-    fit.add_argument(
-        "--seed", type=int, default=0, help="of the initial weights and the order of the batches"
-    )
-    fit.add_argument("--threads", type=at_least_one, default=2, help="of torch; they change the last bits")
-    add_debug(fit)
+    command.add_command(commands)
     catalogue.add_command(commands)
     return parser
 
@@ -96,6 +86,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", type=Path, help="for classes lda: embedding [N, D], label [N]")
     parser.add_argument("--prompt", action="append", default=[],
                         help="for classes: a text with {} for the name; several are averaged")  # fmt: skip
+    parser.add_argument("--learned-prompt", type=Path, help="for classes: what fit classes wrote")
 
 
 def add_storage_options(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +158,7 @@ def load_teacher(arguments: argparse.Namespace) -> Teacher:
         classes=arguments.classes,
         features=arguments.features,
         prompts=tuple(arguments.prompt),
+        learned_prompt=arguments.learned_prompt,
     )
     teacher: Teacher = load_plugin(teachers, "teacher", arguments.teacher).load(options)
     return teacher
@@ -200,16 +192,6 @@ def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
     if len(failures) == videos:
         raise CacheError("not one video could be decoded; nothing can be trained from this cache")
     return 1 if max_failures is not None and len(failures) > max_failures else 0
-
-
-def run_fit(arguments: argparse.Namespace) -> int:
-    from teacher_dump.fit import FitSettings, fit_demo
-
-    told = fit_demo(
-        arguments.data, arguments.out, FitSettings(seed=arguments.seed, threads=arguments.threads)
-    )
-    print(f"{arguments.out}: {told}")
-    return 0
 
 
 if __name__ == "__main__":
