@@ -1,4 +1,4 @@
-"""python -m teacher_dump dump | recheck | fit | teachers: stage 1, from videos to a cache of signals."""
+"""python -m teacher_dump dump | recheck | reencode | fit | teachers: stage 1, from videos to a cache of signals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
 from store.errors import CacheError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
-from teacher_dump import catalogue, recheck_command, teachers
+from teacher_dump import catalogue, recheck_command, reencode_command, teachers
 from teacher_dump.dump_options import add_dump_options, dump_settings, parse_layers, teacher_options
 from teacher_dump.executor_options import add_executor_options
 from teacher_dump.settings import LOCAL, SERIAL, checked_executor
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_debug(fit)
     catalogue.add_command(commands)
     recheck_command.add_command(commands)
+    reencode_command.add_command(commands)
     return parser
 
 
