@@ -1,4 +1,4 @@
-"""python -m teacher_dump dump | recheck | reencode | fit | teachers: stage 1, from videos to a cache of signals."""
+"""python -m teacher_dump dump | recheck | reencode | fit | teachers: stage 1, videos to signals."""
 
 from __future__ import annotations
 

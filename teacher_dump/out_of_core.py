@@ -51,7 +51,8 @@ def top_k(scores: da.Array, k: int, axis: int = 1) -> tuple[da.Array, da.Array]:
     """The best `k` along `axis` of scores [V, T], best first: places int64 and scores float32.
 
     axis 1: texts of each video, [V, k]; axis 0: videos of each text, [k, T]. A place is -1 and its score NaN
-    where fewer are known; of equal scores the first comes first. Raises InputError unless 1 <= k <= length of the axis.
+    where fewer are known; of equal scores the first comes first. Raises InputError unless
+    1 <= k <= length of the axis.
     """
     if not 1 <= k <= scores.shape[axis]:
         raise InputError(f"the best k of {scores.shape[axis]} are asked for with k from 1 to that, not {k}")
