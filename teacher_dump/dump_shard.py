@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from store.inputs.samples import Samples
 from store.kept_pixels import PIXEL_JPEG, JpegFile
 from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
 from store.ledger import Commit, VideoFacts
-from store.publication import planned_signal_arrays, planned_view_arrays
-from store.tables import read_column
-from teacher_dump.calibrate import calibrate
+from store.publication import TO_FLOAT32, planned_signal_arrays, planned_view_arrays
+from store.tables import read_batch_plan, read_column
+from teacher_dump.calibrate import calibrate, sample_rows
+from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.overlap import Behind, made_ahead
-from teacher_dump.plan import CALIBRATION, ShardTask
+from teacher_dump.pair_phases import PairPhases
+from teacher_dump.plan import CALIBRATION, PLANNED_PHASE, PRECISION, PRECISION_ROWS, ShardTask
+from teacher_dump.precision import error_to_float32
 from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
 from teacher_dump.teachers.base import Teacher
 
@@ -62,13 +66,15 @@ class ShardDumper:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""
         phases = {
             CALIBRATION: self._calibrate,
+            PRECISION: self._measure_precision,
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
-            "pairs": self._dump_pairs,
         }
         with torch.inference_mode():
-            return phases[task.phase](task, progress)
+            if task.phase in phases:
+                return phases[task.phase](task, progress)
+            return PairPhases(self).run(task, progress)
 
     @cached_property
     def codecs(self) -> dict[str, SignalCodec]:
@@ -82,12 +88,15 @@ class ShardDumper:
             for spec in self.plan.signals
         }
 
-    def _signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
+    def signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
         """The open shards of the task's signals."""
-        files = {}
+        files, counts = {}, self.counts
+        if task.phase == PLANNED_PHASE:
+            name = self.plan.execution["pairs"]["plan"]["name"]
+            counts = replace(counts, plan_steps={name: read_batch_plan(self.root, name).steps})
         for spec in self.plan.signals:
             if self.plan.execution["phase_of"][spec.name] == task.phase:
-                arrays = planned_signal_arrays(self.plan, spec, self.counts)
+                arrays = planned_signal_arrays(self.plan, spec, counts)
                 path = f"{teacher_path(self.plan.name)}/{spec.name}"
                 files[spec.name] = open_shards(stack, self.root, path, arrays, task.number)
         return SignalFiles(files, self.codecs)
@@ -108,12 +117,25 @@ class ShardDumper:
         objects = calibrate(self.root, self.plan, self.samples, encode_videos, self._encode_texts)
         return Commit(task.name, tuple(objects))
 
+    def _measure_precision(self, task: ShardTask, progress: Progress) -> Commit:
+        """What half precision changes, on a few rows spread over the tables; nothing if none decodes."""
+        assert isinstance(self.teacher, FrozenTeacher)
+        rows = sample_rows(len(self.samples.videos), PRECISION_ROWS)
+        videos = [video for video in self._decoded(rows) if isinstance(video, DecodedVideo)]
+        progress(task.stop - task.start)
+        if not videos:
+            return Commit(task.name, ())
+        frames_BMYXC, valid_BM = (torch.from_numpy(values[:, 0]) for values in stacked(videos))
+        texts = [self.samples.texts[row].text for row in sample_rows(len(self.samples.texts), PRECISION_ROWS)]
+        errors = error_to_float32(self.teacher, frames_BMYXC, valid_BM, texts)
+        return Commit(task.name, (), {f"{TO_FLOAT32}{name}": error for name, error in errors.items()})
+
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
         rows = range(task.start, task.stop)
         decoded = self._decoded(rows)
         facts: list[VideoFacts] = []
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             view = self._view_files(stack, task)
 
             def write(batch: DecodedBatch, encoded: dict[str, np.ndarray]) -> None:
@@ -182,7 +204,7 @@ class ShardDumper:
 
     def _dump_texts(self, task: ShardTask, progress: Progress) -> Commit:
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 signals.append(rows, self._encode_texts(rows))
                 progress(len(rows))
@@ -191,7 +213,7 @@ class ShardDumper:
     def _dump_relevance(self, task: ShardTask, progress: Progress) -> Commit:
         text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
@@ -200,26 +222,6 @@ class ShardDumper:
                     relevance_BM = self.teacher.relevance(videos, texts)
                     signals.append(matched, {"frame_relevance": relevance_BM[:, None].float().cpu().numpy()})
                 progress(len(rows))
-            return Commit(task.name, tuple(signals.finish()), signals.errors)
-
-    def _dump_pairs(self, task: ShardTask, progress: Progress) -> Commit:
-        """All texts are read once a task, block by block; memory: the shard's logits in float32."""
-        with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
-            rows = np.arange(task.start, task.stop)
-            rows = rows[stored.usable[rows]]
-            logits_VT = np.full((len(rows), len(self.samples.texts)), np.nan, dtype=np.float32)
-            for text_rows in blocks(np.arange(logits_VT.shape[1]), self.plan.execution["batch_texts"]):
-                texts = stored.texts(text_rows)
-                for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
-                    scores = self.teacher.score_pairs(stored.videos(rows[places]), texts)
-                    logits_VT[places[0] : places[-1] + 1, text_rows[0] : text_rows[-1] + 1] = (
-                        scores.float().cpu()
-                    )
-                progress(len(text_rows))
-            for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
-                signals.append(rows[places], {"video_text_logits": logits_VT[places]})
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
 
