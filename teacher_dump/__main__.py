@@ -1,4 +1,4 @@
-"""python -m teacher_dump dump | recheck | fit | teachers: stage 1, from videos to a cache of signals."""
+"""python -m teacher_dump dump | recheck | reencode | fit | teachers: stage 1, videos to signals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from store.errors import CacheError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
 from store.teacher_report import expected_split, parse_expectation
-from teacher_dump import catalogue, recheck_command, report_command, teachers
+from teacher_dump import catalogue, recheck_command, reencode_command, report_command, teachers
 from teacher_dump.dump_options import add_dump_options, dump_settings, parse_layers, teacher_options
 from teacher_dump.executor_options import add_executor_options
 from teacher_dump.fitting import command
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     catalogue.add_command(commands)
     report_command.add_command(commands)
     recheck_command.add_command(commands)
+    reencode_command.add_command(commands)
     return parser
 
 
