@@ -101,7 +101,7 @@ def measure_recognition(experiment: Experiment, request: Request, learning_rate:
         ]
         table[arm] = over_classes(found)
         renditions[arm] = found[0].renditions
-    counts = {"videos": len(rows.video), "classes": len(rows.text), "videos_that_failed": rows.left_out}
+    counts = {"videos": len(rows.video), "classes": rows.text.shape[1], "videos_that_failed": rows.left_out}
     absent = {"absent": "not asked of a dataset of classes"}
     return {
         **table,

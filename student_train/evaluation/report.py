@@ -180,7 +180,9 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def sum_recall(results: Mapping[str, Any], who: str) -> dict[str, Any] | None:
-    """SumR, text to video, of teacher or arm; None if it is not there."""
+def headline(results: Mapping[str, Any], who: str) -> dict[str, Any] | None:
+    """SumR, text to video, or top-1 of a dataset of classes, of teacher or arm; None if it is not there."""
     found = results.get(who, {"absent": ""})
-    return None if "absent" in found else found[TEXT_TO_VIDEO]["SumR"]
+    if "absent" in found:
+        return None
+    return found[TEXT_TO_VIDEO]["SumR"] if TEXT_TO_VIDEO in found else found["recognition"]["top-1"]
