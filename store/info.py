@@ -35,7 +35,8 @@ def gather(path: Path) -> dict[str, Any]:
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
       splits_sha256, protocol, missing {<what>: count}, prompts};
     teachers {<teacher>: {identity, view, provenance,
-      difference_to_float32 {<signal>: {relative_l2, max_abs}}, empty for a teacher in float32, pair_scores, videos_decoded, videos_failed, bytes,
+      difference_to_float32 {<signal>: {relative_l2, max_abs}}, empty for a teacher in float32,
+      pair_scores, videos_decoded, videos_failed, bytes,
       pixels {encoding, quality, frames, bytes, psnr_db}, null where no frames are kept,
       signals {<signal>: {axes, shape, encoding, reduction {tokens, width}, bytes,
       attributes, meaning, needed_by,
