@@ -21,9 +21,10 @@ from student_train.evaluation.encoding import FRAME_WEIGHT, StudentScores, encod
 from student_train.evaluation.reweighting import Bank, Scores, dual_softmax, query_bank
 from student_train.evaluation.rows import SplitRows
 from student_train.needs import RELEVANCE
-from student_train.stream import frame_distribution, paired_rows, row_tensors
+from student_train.row_tensors import frame_distribution, row_tensors
 from student_train.students.base import Student
 from student_train.teachers import Teachers
+from student_train.training_rows import paired_rows
 
 PLAIN, DUAL_SOFTMAX, QUERY_BANK = "plain", "dual_softmax", "query_bank"
 Metrics = dict[str, dict[str, float]]

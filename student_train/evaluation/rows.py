@@ -11,8 +11,8 @@ from store.errors import InputError
 from store.inputs.protocol import RECOGNITION
 from store.reader import Cache
 from store.streamed_ranks import ScoreBlock, streamed_metrics
-from student_train.stream import paired_rows
 from student_train.teachers import Teachers
+from student_train.training_rows import paired_rows
 
 ROWS_AT_ONCE = 512
 
