@@ -66,6 +66,11 @@ class WriterLock:
         except (FileNotFoundError, DamagedCacheError):
             return None
 
+    @property
+    def token(self) -> str:
+        """By which this writer is told from others."""
+        return self._token
+
     def _content(self, beats: int) -> bytes:
         return json.dumps({"token": self._token, "beats": beats}).encode()
 
@@ -96,3 +101,16 @@ class WriterLock:
         self._thread.join()
         if self._is_mine():
             self._path.unlink()
+
+
+def require_writer(folder: Path, token: str) -> None:
+    """Raise LockedCacheError unless the writer with that `token` still holds the lock of `folder`.
+
+    A worker asks so: its coordinator may have died, and another may be writing by now.
+    """
+    try:
+        held = read_json(folder / LOCK, 1 << 12).get("token") == token
+    except (FileNotFoundError, DamagedCacheError, AttributeError):
+        held = False
+    if not held:
+        raise LockedCacheError(f"{folder.name}: the dump that this task belongs to is gone; it stops")

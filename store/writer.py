@@ -257,6 +257,11 @@ class CacheWriter:
         write_manifest(self.root, path, records)
         self._batch_plans[name] = batches
 
+    @property
+    def token(self) -> str:
+        """By which workers know that this writer still holds the lock: see `store.lock.require_writer`."""
+        return self._lock.token
+
     def commit(self, commit: Commit) -> None:
         """Append to the ledger, unless another writer took the lock over."""
         self._lock.check()
@@ -274,6 +279,7 @@ class CacheWriter:
             raise IncompleteCacheError(
                 f"{self.root.name} lacks task {missing[0]!r} ({len(missing)} in all); resume"
             )
+        self._sweep()
         commits = [self.ledger[task] for task in tasks]
         groups = dict(self._published.groups) if self._published else {}
         if not self.view_is_complete(plan.view.name):

@@ -21,8 +21,9 @@ from store.reader import open_cache
 from store.seen_frames import FoundFiles, open_seen
 from store.sharded_rows import ShardedRows
 from store.signals import SignalSpec
-from teacher_dump.dump import DumpSettings, dump
+from teacher_dump.dump import dump
 from teacher_dump.plan import StorageOptions
+from teacher_dump.settings import DumpSettings
 from tests.store.inputs.clips import frames_in_order
 from tests.store.inputs.clips import write_clip as encode
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples, write_clip

@@ -12,7 +12,8 @@ from store.errors import IdentityError, InputError, NonFiniteError
 from store.inputs.samples import Text
 from store.reader import open_cache
 from store.writer import CacheWriter
-from teacher_dump.dump import DumpSettings, dump
+from teacher_dump.dump import dump
+from teacher_dump.settings import DumpSettings
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import COLOURS, ColourTeacher, colour_samples, write_clip
 

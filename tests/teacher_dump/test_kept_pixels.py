@@ -12,8 +12,9 @@ from store.info import describe
 from store.inputs.frames import decode_view
 from store.kept_pixels import KeptPixels
 from store.reader import open_cache
-from teacher_dump.dump import DumpSettings, dump
+from teacher_dump.dump import dump
 from teacher_dump.plan import StorageOptions
+from teacher_dump.settings import DumpSettings
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from store.reader import open_cache
-from teacher_dump.dump import DumpSettings, dump
+from teacher_dump.dump import dump
+from teacher_dump.settings import DumpSettings
 from tests.conftest import ROOT
 from tests.store.test_kill import finished_shards, wait_for_work
 from tests.store.test_writer_and_reader import tree
@@ -24,7 +25,8 @@ DUMP = """
 import json
 import sys
 from pathlib import Path
-from teacher_dump.dump import DumpSettings, dump
+from teacher_dump.dump import dump
+from teacher_dump.settings import DumpSettings
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 if __name__ == "__main__":
     root, clips, settings = sys.argv[1:]

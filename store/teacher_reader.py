@@ -1,0 +1,246 @@
+"""The signals of one teacher of a finished cache: small ones from RAM, large ones from their shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from store.calibration import EncodedRows, SignalCodec
+from store.contents import read_plan, require_arrays, teacher_contents
+from store.durable import read_json
+from store.errors import DamagedCacheError, InputError, UnknownNameError
+from store.inputs.view import View
+from store.kept_pixels import PixelRows
+from store.layout import teacher_path, view_path
+from store.pair_scores import (
+    DENSE,
+    FACTORED,
+    PLANNED,
+    PLANNED_TOPK,
+    TOPK,
+    DenseScores,
+    FactoredScores,
+    PairScorer,
+    PairScores,
+    PlannedScores,
+    TopkScores,
+)
+from store.planned_topk import PlannedTopk, PlannedTopkScores, topk_plan
+from store.sharded_rows import ShardedRows, row_numbers
+from store.signal_rows import Batch, BatchBuffers, SignalRows
+from store.signals import SignalSpec
+from store.untrusted import is_of
+from store.view_reader import RESIDENT_BYTES, ViewReader
+
+if TYPE_CHECKING:
+    from store.reader import Cache
+
+ENCODING_ERRORS = ("relative_l2", "max_abs", "mean_cosine", "min_cosine")
+
+
+class TeacherReader:
+    """The signals of one teacher, by row numbers, as they are stored; threads may share it.
+
+    Signals are loaded whole into RAM at first use while they fit in `resident_bytes`, of those asked for
+    together the smallest first; the others are read from their shards. Memory: see `store.signal_rows`.
+    """
+
+    def __init__(self, cache: Cache, name: str, resident_bytes: int = RESIDENT_BYTES) -> None:
+        self.cache = cache
+        self.name = name
+        self.path = teacher_path(name)
+        self._manifest = cache.group_manifest(self.path)
+        self.plan = read_plan(cache.path, name)
+        self.signals: dict[str, SignalSpec] = {spec.name: spec for spec in self.plan.signals}
+        counts = cache.counts
+        seen = cache.group_manifest(view_path(self.view.name)).objects
+        self._view = ViewReader(cache.path, self.view, seen, counts.videos)
+        require_arrays(cache.path, teacher_contents(cache.path, self.plan, counts))
+        self._signal_rows = SignalRows(cache.path, self.path, self.signals, resident_bytes)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self.plan.identity
+
+    @property
+    def view(self) -> View:
+        return self.plan.view
+
+    @property
+    def pair_layout(self) -> PairScores:
+        return self.plan.pair_scores
+
+    @property
+    def frame_time_s(self) -> np.ndarray:
+        """[V, R, M] float64 seconds, NaN where a video has no frame."""
+        return self._view.frame_time_s
+
+    @property
+    def frame_valid(self) -> np.ndarray:
+        """[V, R, M] bool."""
+        return self._view.frame_valid
+
+    @property
+    def video_usable(self) -> np.ndarray:
+        """[V] bool: the video was decoded, so its signals are there."""
+        return self._view.video_usable
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Video row -> reason, for the videos that did not decode."""
+        return self._view.failures
+
+    @property
+    def kept_pixels(self) -> Mapping[str, Any] | None:
+        """How the view's frames are kept: see `ViewReader.kept_pixels`."""
+        return self._view.kept_pixels
+
+    @property
+    def pixels(self) -> PixelRows:
+        """The frames that the view keeps; raises UnknownNameError, with the way out, if it keeps none."""
+        return self._view.pixels
+
+    @cached_property
+    def bytes_by_signal(self) -> dict[str, int]:
+        """Bytes on disk of each signal."""
+        totals = dict.fromkeys(self.signals, 0)
+        for record in self._manifest.objects:
+            path = record.path.removeprefix(self.path + "/")
+            owner = next((name for name in totals if path.startswith(name + "/")), None)
+            if owner is not None:
+                totals[owner] += record.bytes
+        return totals
+
+    def encoding_error(self, signal: str) -> dict[str, float]:
+        """relative_l2, max_abs, mean_cosine, min_cosine of the encoding, measured on what was written."""
+        attributes = read_json(self.cache.path / self.path / signal / "zarr.json")["attributes"]
+        told = {name: attributes.get(f"encoding_{name}") for name in ENCODING_ERRORS}
+        if not all(is_of(error, float) for error in told.values()):
+            raise DamagedCacheError(f"{self.path}/{signal} states no encoding error; pull it again")
+        return {name: float(error) for name, error in told.items()}
+
+    def require(self, signals: Sequence[str]) -> None:
+        """Raise UnknownNameError, with the command that adds it, for a signal that is not stored."""
+        missing = [signal for signal in signals if signal not in self.signals]
+        if missing:
+            layers = [
+                signal.removeprefix("vit_layers/") for signal in missing if signal.startswith("vit_layers/")
+            ]
+            way_out = f"with --layers {','.join(layers)}" if layers else "with a --teacher that emits it"
+            raise UnknownNameError(
+                f"teacher {self.name!r} in {self.cache.path.name} stores no signal {missing[0]!r}, "
+                f"it stores {', '.join(self.signals)}; dump another "
+                f"cache {way_out} (python -m teacher_dump dump --help)"
+            )
+
+    def codec(self, signal: str) -> SignalCodec:
+        """What decodes a signal, with the numbers that were fitted to it."""
+        self.require([signal])
+        return self._signal_rows.codec(signal)
+
+    def _rows(self, signal: str) -> ShardedRows:
+        self.require([signal])
+        return self._signal_rows.parts(signal)[""]
+
+    def read(self, signal: str, rows: np.ndarray) -> np.ndarray | EncodedRows:
+        """Rows `rows` [N] of one signal, by its first axis (V, T or S): [N, ...] as it is stored.
+
+        A signal with fitted numbers (int8, or projected) comes encoded: decode it where it is used.
+        Raises UnknownNameError for a signal that is not stored, InputError for a row number that is none or a
+        row without data (its video failed), DamagedCacheError for bytes that changed.
+        """
+        self.require([signal])
+        return self._signal_rows.read({signal: rows})[signal]
+
+    def batch(
+        self,
+        signals: Sequence[str],
+        video_rows: np.ndarray,
+        text_rows: np.ndarray,
+        out: BatchBuffers | None = None,
+    ) -> Batch:
+        """All of `signals` at once, as `read` gives them: V ones of `video_rows`, T ones of `text_rows`.
+
+        out: where to, see `buffers`; such a batch holds until the next one is read into `out`. Fresh arrays
+        cost half the speed. Threads may call it at once, each with its own `out` (`store.feeder`).
+        """
+        self.require(signals)
+        axes = {name: self.signals[name].row_axis for name in signals}
+        if stepwise := [name for name, axis in axes.items() if axis == "S"]:
+            raise InputError(f"{stepwise[0]} has steps of a batch plan for rows; read it by itself")
+        rows = {"V": video_rows, "T": text_rows}
+        return self._signal_rows.read({name: rows[axis] for name, axis in axes.items()}, out)
+
+    def buffers(self, signals: Sequence[str], rows: int) -> BatchBuffers:
+        """Room for batches of up to `rows` rows of `signals`, to be given to `batch` again and again."""
+        self.require(signals)
+        return self._signal_rows.buffers(signals, rows)
+
+    def row_count(self, signal: str) -> int:
+        """Length of the signal's row axis."""
+        return self.cache.counts.rows_of(self.signals[signal])
+
+    def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of one signal decoded: float32, or bool and int32 where it holds them."""
+        found = self.read(signal, rows)
+        return found.decode() if isinstance(found, EncodedRows) else self.codec(signal).decode({"": found})
+
+    def pair_scores(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, known), both [V, T]: raw logits of these videos against these texts, and bool.
+
+        float16 where they are stored, float32 where they are computed from embeddings. A score that is not
+        known is NaN, so that nobody can mistake it for one. Which captions are siblings says
+        `Cache.siblings`. Raises UnknownNameError if the teacher stored nothing that pairs can be scored from.
+        """
+        videos = row_numbers(video_rows, self.cache.counts.videos, f"{self.cache.path.name} has no video row")
+        texts = row_numbers(text_rows, self.cache.counts.texts, f"{self.cache.path.name} has no text row")
+        return self._pair_scorer.score(videos, texts)
+
+    @cached_property
+    def _pair_scorer(self) -> PairScorer:
+        layout = self.pair_layout
+        if layout.layout == DENSE:
+            return DenseScores(self._rows("video_text_logits"))
+        if layout.layout == PLANNED:
+            assert layout.plan is not None
+            return PlannedScores(
+                self.cache.batch_plan(layout.plan), self._rows(f"planned_scores/{layout.plan}")
+            )
+        if layout.layout == PLANNED_TOPK:
+            return PlannedTopkScores(self.planned_topk)
+        if layout.layout == TOPK:
+            return TopkScores(self.topk_texts, self.topk_videos)
+        if layout.layout == FACTORED:
+            return FactoredScores(self, layout)
+        raise UnknownNameError(
+            f"teacher {self.name!r} in {self.cache.path.name} stores no pair scores: it needs "
+            "video_text_logits, planned_scores, planned_topk, topk_scores, or frame_embedding and "
+            "text_embedding"
+        )
+
+    @cached_property
+    def planned_topk(self) -> PlannedTopk:
+        """The top-k of a batch plan; raises UnknownNameError, with the way out, if there is none."""
+        plan = topk_plan(self.signals)
+        if plan is None:
+            raise UnknownNameError(
+                f"teacher {self.name!r} in {self.cache.path.name} stores no top-k of batches; dump it "
+                "with --plan batch=...,epochs=...,k=..."
+            )
+        return PlannedTopk(self.cache.batch_plan(plan), plan, self.signals, self.read_decoded)
+
+    @cached_property
+    def topk_texts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every video, the texts with the highest scores: rows [V, K] int32 (-1: none), logits [V, K]."""
+        return self._topk("text_index", "text_score")
+
+    @cached_property
+    def topk_videos(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every text, the videos with the highest scores: rows [T, K] int32 (-1: none), logits [T, K]."""
+        return self._topk("video_index", "video_score")
+
+    def _topk(self, index: str, score: str) -> tuple[np.ndarray, np.ndarray]:
+        return self._rows(f"topk_scores/{index}").load(), self._rows(f"topk_scores/{score}").load()
