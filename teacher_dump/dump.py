@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -62,8 +63,17 @@ def dump(
     return open_cache(root)
 
 
+class PlanSource(Protocol):
+    """What a plan depends on: a `CacheWriter`, or a look at the cache that writes nothing."""
+
+    root: Path
+    samples: Samples
+
+    def stored_plan(self, teacher: str) -> TeacherPlan | None: ...
+
+
 def make_plan(
-    writer: CacheWriter, teacher: Teacher, settings: DumpSettings, executor: Executor
+    writer: PlanSource, teacher: Teacher, settings: DumpSettings, executor: Executor
 ) -> TeacherPlan:
     """The plan of this dump; what an earlier, unfinished run of it fixed stays fixed."""
     stored = writer.stored_plan(teacher.name)
