@@ -12,8 +12,10 @@ import torch
 from store.errors import UnknownNameError
 from store.reader import Cache, TeacherReader
 from store.retrieval_metrics import retrieval_metrics
-from student_train.stream import RELEVANCE, frame_distribution, paired_rows, row_tensors
+from student_train.needs import RELEVANCE
+from student_train.stream import frame_distribution, paired_rows, row_tensors
 from student_train.students.base import Student, cosine_similarity
+from student_train.teachers import Teachers
 
 ROWS_AT_ONCE = 512
 
@@ -65,12 +67,12 @@ def retrieve(student: Student, teacher: TeacherReader, rows: SplitRows) -> Retri
     videos, weights, texts = [], [], []
     with torch.no_grad():
         for some in strips(rows.video):
-            batch = row_tensors(teacher, student.config.needs, "V", some)
+            batch = row_tensors(Teachers(teacher), student.config.needs, "V", some)
             encoded = student.encode_videos({name: value.to(device) for name, value in batch.items()})
             videos.append(encoded["video_embedding"])
             weights.append(encoded.get("frame_weight"))
         for some in strips(rows.text):
-            batch = row_tensors(teacher, student.config.needs, "T", some)
+            batch = row_tensors(Teachers(teacher), student.config.needs, "T", some)
             encoded = student.encode_texts({name: value.to(device) for name, value in batch.items()})
             texts.append(encoded["text_embedding"])
         scores = cosine_similarity(torch.cat(videos), torch.cat(texts)).cpu().numpy()
@@ -106,6 +108,6 @@ def teacher_frame_weight(teacher: TeacherReader, rows: SplitRows) -> np.ndarray 
     if RELEVANCE not in teacher.signals or not teacher.signals[RELEVANCE].attributes.get("temperature"):
         return None
     video = rows.video[rows.text_video]
-    score = row_tensors(teacher, [RELEVANCE], "T", rows.text)[RELEVANCE]
+    score = row_tensors(Teachers(teacher), [RELEVANCE], "T", rows.text)[RELEVANCE]
     valid = torch.from_numpy(teacher.frame_valid[video, 0])
     return frame_distribution(teacher, score, valid).numpy()

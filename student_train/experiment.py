@@ -26,7 +26,8 @@ from student_train.config import TAUGHT, UNTAUGHT, VAL_SPLIT
 from student_train.evaluate import SplitRows, metrics_of, retrieve, split_rows
 from student_train.run_folder import Choice, RunFolder
 from student_train.stream import PairedRows, TrainingStream, training_rows
-from student_train.students.base import Student, Task
+from student_train.students.base import Student, Task, losses_of
+from student_train.teachers import Teachers
 from student_train.trainer import train
 
 
@@ -56,7 +57,8 @@ class Experiment:
         self.choice = choice
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
-        self.rows: PairedRows = training_rows(cache, self.teacher)
+        self.teachers = Teachers(self.teacher)
+        self.rows: PairedRows = training_rows(cache, self.teachers)
         self.val: SplitRows | None = None
         if VAL_SPLIT in cache.splits:
             self.val = split_rows(cache, self.teacher, VAL_SPLIT)
@@ -107,6 +109,7 @@ class Experiment:
         recipe = self.choice.recipe
         torch.manual_seed(seed)
         task = self.task(arm)
+        started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
         trained = train(task, stream, recipe, learning_rate, self.validate if self.val else None, label)
@@ -115,6 +118,7 @@ class Experiment:
             "arm": arm,
             "learning_rate": learning_rate,
             "losses": task.weights,
+            "started_from": started_from,
             "epochs": recipe.epochs,
             "steps": len(trained.log),
             **stream.plan.to_dict(),
@@ -134,16 +138,17 @@ class Experiment:
         return metrics_of(retrieve(student, self.teacher, self.val), self.val)[TEXT_TO_VIDEO]["SumR"]
 
     def task(self, arm: str) -> Task:
-        return Task(self.student(), self.module.LOSSES, self.choice.recipe.weights(arm))
+        recipe = self.choice.recipe
+        return Task(self.student(), losses_of(self.module, recipe.model), recipe.weights(arm))
 
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
         self.teacher.require(config.needs)
-        return self.module.build(config, {name: spec.sizes for name, spec in self.teacher.signals.items()})
+        return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
-        return TrainingStream(self.rows, self.teacher, task.needs, self.choice.recipe.batch_size, seed)
+        return TrainingStream(self.rows, self.teachers, task.needs, self.choice.recipe.batch_size, seed)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:

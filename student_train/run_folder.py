@@ -1,6 +1,7 @@
 """A run: one folder of trainings that share a cache, a student and a recipe.
 
     <run>/config.json                              identity, pinned when the run begins; provenance
+    <run>/configuration.yaml                       all settings of the last call, for --config
     <run>/trainings/<arm>-lr<rate>-seed<seed>/     one finished training each, see `checkpoint`
     <run>/results.json, results.md, results.png    what came out
 
@@ -23,8 +24,10 @@ from store.identity import require_same
 from store.reader import Cache
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
+from student_train.configuration import Configuration
 
 CONFIG_FILE = "config.json"
+SETTINGS_FILE = "configuration.yaml"
 NEEDED_KEYS = {
     CONFIG_FILE: {"identity", "cache"},
     "results.json": {"request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights"},
@@ -41,6 +44,13 @@ class Choice:
     student: str
     recipe_name: str
     recipe: Recipe
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Choice:
+        run = configuration.run
+        assert run.teacher is not None
+        assert run.recipe is not None
+        return cls(run.teacher, run.student, run.recipe, configuration.recipe)
 
 
 def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:

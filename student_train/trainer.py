@@ -74,7 +74,7 @@ def train(
         for epoch in range(recipe.epochs):
             for batch in on_device(stream.epoch(epoch, recipe.siblings_are_negatives), accelerator.device):
                 factor = set_learning_rate(optimizer, step, total_steps, recipe.optimizer.warmup)
-                losses = task.losses(batch)
+                losses = task(batch)
                 accelerator.backward(losses["loss"])
                 norm = accelerator.clip_grad_norm_(student.parameters(), recipe.optimizer.clip_norm)
                 numbers = finite_numbers({**losses, "gradient_norm": norm}, label, step)
@@ -125,9 +125,12 @@ def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
 
 
-def on_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
+def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
     for batch in batches:
-        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        yield {
+            name: value if isinstance(value, list) else value.to(device, non_blocking=True)
+            for name, value in batch.items()
+        }
 
 
 def finite_numbers(values: dict[str, Tensor], label: str, step: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
-from teacher_dump import catalogue, dump_command, estimate_command, recheck_command
+from teacher_dump import catalogue, dump_command, estimate_command, recheck_command, report_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--threads", type=at_least_one, default=2, help="of torch; they change the last bits")
     add_debug(fit)
     catalogue.add_command(commands)
+    report_command.add_command(commands)
     recheck_command.add_command(commands)
     return parser
 

@@ -8,7 +8,7 @@ from itertools import product
 
 from store.errors import InputError
 from store.signals import ALL_TOKENS, TOKEN, SignalSpec
-from teacher_dump.pair_costs import LOGITS
+from teacher_dump.pair_layouts import LOGITS
 from teacher_dump.plan import StorageOptions
 from teacher_dump.planned_bytes import readable
 from teacher_dump.teachers.base import Teacher

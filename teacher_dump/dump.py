@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from tqdm import tqdm
 
@@ -17,7 +16,9 @@ from store.reader import Cache, open_cache
 from store.writer import CacheWriter
 from teacher_dump.executors import Executor, Run, SerialExecutor
 from teacher_dump.jobs import DumpJob, library_versions
-from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, shard_tasks
+from teacher_dump.pair_phases import draw_batches
+from teacher_dump.pair_plan import plan_pairs
+from teacher_dump.plan import PHASE_AXIS, PlanSource, ShardTask, execution, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
@@ -55,21 +56,16 @@ def dump(
             )
             with executor.running(job, samples, teacher) as run:
                 _run(writer, run, tasks)
+                if (batches := draw_batches(writer, plan)) is not None:
+                    drawn = list(planned_tasks(plan, batches.steps))
+                    _run(writer, run, drawn)
+                    tasks += drawn
             seconds = dict(earlier_seconds)
             for task in tasks:
                 seconds[task.phase] = seconds.get(task.phase, 0.0) + writer.ledger[task.name].seconds
             writer.complete(plan, [task.name for task in tasks])
             _report_seconds(root, plan.name, seconds)
     return open_cache(root)
-
-
-class PlanSource(Protocol):
-    """What a plan depends on: a `CacheWriter`, or a look at the cache that writes nothing."""
-
-    root: Path
-    samples: Samples
-
-    def stored_plan(self, teacher: str) -> TeacherPlan | None: ...
 
 
 def make_plan(
@@ -79,6 +75,7 @@ def make_plan(
     stored = writer.stored_plan(teacher.name)
     counts = {"V": len(writer.samples.videos), "T": len(writer.samples.texts)}
     pixels = settings.storage.pixels
+    pairs = plan_pairs(writer, teacher, settings)
     threads = settings.threads
     if threads is None:
         threads = stored.execution["threads"] if stored is not None else executor.share().threads
@@ -88,14 +85,17 @@ def make_plan(
         "threads": threads,
         "device": settings.device or teacher.device.type,
         "pixels": pixels.to_dict() if pixels else None,
+        "pairs": dict(pairs.execution),
     }
-    signals = settings.storage.applied(teacher.signals, teacher.pair_inputs)
+    if settings.pairs.plan is not None:
+        counts["S"] = settings.pairs.plan.steps_at_most(writer.samples)
+    frame_bytes = teacher.view.pixel_bytes if pixels else 0
     return TeacherPlan(
         teacher.name,
         teacher.identity(),
         teacher.view,
-        signals,
-        execution(signals, counts, fixed, settings.shard_rows, teacher.view.pixel_bytes if pixels else 0),
+        pairs.signals,
+        execution(pairs.signals, counts, fixed, settings.shard_rows, frame_bytes, pairs.most_rows),
         library_versions(),
     )
 
@@ -104,8 +104,8 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
     """Run the unfinished tasks phase by phase."""
     for (teacher, phase), of_phase in groupby(tasks, key=lambda task: (task.teacher, task.phase)):
         todo = [task for task in of_phase if task.name not in writer.ledger]
-        unit = "text" if PHASE_AXIS.get(phase) == "T" else "video"
-        total = sum(_units(task, writer.samples) for task in todo)
+        unit = {"T": "text", "S": "batch"}.get(PHASE_AXIS.get(phase, "V"), "video")
+        total = sum(task.stop - task.start for task in todo)
         with tqdm(total=total, desc=f"{teacher}: {phase}", unit=unit, disable=None) as bar:
             done: dict[str, int] = {}
 
@@ -116,11 +116,6 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
 
             for commit in run(todo, report):
                 writer.commit(commit)
-
-
-def _units(task: ShardTask, samples: Samples) -> int:
-    """How many steps of progress a task reports: `pairs` counts texts, the others their rows."""
-    return len(samples.texts) if task.phase == "pairs" else task.stop - task.start
 
 
 def _report_seconds(root: Path, teacher: str, seconds: dict[str, float]) -> None:

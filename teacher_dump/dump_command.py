@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.cli import HelpFormatter, add_debug
 from store.errors import CacheError
+from teacher_dump import report_command
 from teacher_dump.dump_options import add_dump_options
 from teacher_dump.estimate_command import add_estimate_options, estimate_of
 from teacher_dump.executor_options import add_executor_options
@@ -30,6 +31,7 @@ def add_command(commands: Any) -> None:
     dump.add_argument("--json", action="store_true", help="with --dry-run: as JSON, for scripts")
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
+    report_command.add_expectation(dump)
     add_debug(dump)
 
 
@@ -53,7 +55,10 @@ def execute(arguments: argparse.Namespace) -> int:
         print("\n".join(found.lines()), flush=True)
         found.require_room()
         cache = dump(path, samples, teacher, settings, opened.prepared, executor)
-    return summarise(cache, teacher.name, arguments.max_failures)
+    return max(
+        report_command.report_teacher(cache, teacher.name, arguments.expect_r1),
+        summarise(cache, teacher.name, arguments.max_failures),
+    )
 
 
 def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from store.cli import at_least_one
 from store.errors import InputError
 from store.signals import ALL_TOKENS, FEATURES, TOKENS
+from teacher_dump.pair_options import add_pair_options, pair_options
 from teacher_dump.settings import DumpSettings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_dump_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
     add_teacher_options(parser)
     add_storage_options(parser)
+    add_pair_options(parser)
     parser.add_argument("--batch-videos", type=at_least_one, default=32, help="videos in one forward")
     parser.add_argument("--batch-texts", type=at_least_one, default=256, help="texts in one forward")
     parser.add_argument("--threads", type=at_least_one, help="threads of torch (default: one a core)")
@@ -111,6 +113,7 @@ def dump_settings(arguments: argparse.Namespace) -> DumpSettings:
         arguments.time_limit,
         arguments.memory_limit_mb,
         storage_options(arguments),
+        pair_options(arguments),
         arguments.device.partition(":")[0],
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from store.kept_pixels import PIXEL_JPEG, JpegFile
 from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
 from store.ledger import Commit, VideoFacts
 from store.publication import planned_signal_arrays, planned_view_arrays
-from store.tables import read_column
+from store.tables import read_batch_plan, read_column
 from teacher_dump.calibrate import calibrate
 from teacher_dump.forward import stacked, text_signals, video_signals
 from teacher_dump.overlap import Behind, made_ahead
-from teacher_dump.plan import CALIBRATION, ShardTask
+from teacher_dump.pair_phases import PairPhases
+from teacher_dump.plan import CALIBRATION, PLANNED_PHASE, ShardTask
 from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
 from teacher_dump.teachers.base import Teacher
 
@@ -66,10 +68,11 @@ class ShardDumper:
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
-            "pairs": self._dump_pairs,
         }
         with torch.inference_mode():
-            return phases[task.phase](task, progress)
+            if task.phase in phases:
+                return phases[task.phase](task, progress)
+            return PairPhases(self).run(task, progress)
 
     @cached_property
     def codecs(self) -> dict[str, SignalCodec]:
@@ -83,12 +86,15 @@ class ShardDumper:
             for spec in self.plan.signals
         }
 
-    def _signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
+    def signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
         """The open shards of the task's signals."""
-        files = {}
+        files, counts = {}, self.counts
+        if task.phase == PLANNED_PHASE:
+            name = self.plan.execution["pairs"]["plan"]["name"]
+            counts = replace(counts, plan_steps={name: read_batch_plan(self.root, name).steps})
         for spec in self.plan.signals:
             if self.plan.execution["phase_of"][spec.name] == task.phase:
-                arrays = planned_signal_arrays(self.plan, spec, self.counts)
+                arrays = planned_signal_arrays(self.plan, spec, counts)
                 path = f"{teacher_path(self.plan.name)}/{spec.name}"
                 files[spec.name] = open_shards(stack, self.root, path, arrays, task.number)
         return SignalFiles(files, self.codecs)
@@ -114,7 +120,7 @@ class ShardDumper:
         decoded = self._decoded(rows)
         facts: list[VideoFacts] = []
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             view = self._view_files(stack, task)
 
             def write(batch: DecodedBatch, encoded: dict[str, np.ndarray]) -> None:
@@ -174,7 +180,7 @@ class ShardDumper:
 
     def _dump_texts(self, task: ShardTask, progress: Progress) -> Commit:
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 signals.append(rows, self._encode_texts(rows))
                 progress(len(rows))
@@ -183,7 +189,7 @@ class ShardDumper:
     def _dump_relevance(self, task: ShardTask, progress: Progress) -> Commit:
         text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
@@ -192,24 +198,4 @@ class ShardDumper:
                     relevance_BM = self.teacher.relevance(videos, texts)
                     signals.append(matched, {"frame_relevance": relevance_BM[:, None].float().cpu().numpy()})
                 progress(len(rows))
-            return Commit(task.name, tuple(signals.finish()), signals.errors)
-
-    def _dump_pairs(self, task: ShardTask, progress: Progress) -> Commit:
-        """All texts are read once a task, block by block; memory: the shard's logits in float32."""
-        with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
-            rows = np.arange(task.start, task.stop)
-            rows = rows[stored.usable[rows]]
-            logits_VT = np.full((len(rows), len(self.samples.texts)), np.nan, dtype=np.float32)
-            for text_rows in blocks(np.arange(logits_VT.shape[1]), self.plan.execution["batch_texts"]):
-                texts = stored.texts(text_rows)
-                for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
-                    scores = self.teacher.score_pairs(stored.videos(rows[places]), texts)
-                    logits_VT[places[0] : places[-1] + 1, text_rows[0] : text_rows[-1] + 1] = (
-                        scores.float().cpu()
-                    )
-                progress(len(text_rows))
-            for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
-                signals.append(rows[places], {"video_text_logits": logits_VT[places]})
             return Commit(task.name, tuple(signals.finish()), signals.errors)

@@ -63,6 +63,7 @@ class Estimate:
                 "signals": dict(self.bytes.signals),
                 "view": self.bytes.view,
                 "tables": self.bytes.tables,
+                "manifests": self.bytes.manifests,
                 "total": self.bytes.total,
                 "left": self.bytes_left,
             },
@@ -85,13 +86,16 @@ class Estimate:
             f"estimate: {plan.name} over {planned.counts.videos:,} videos and {planned.counts.texts:,} texts "
             f"into {planned.cache}{done}"
         )
+        wide = max(len(plan.view.name) + 5, 20, *(len(spec.name) for spec in plan.signals))
         for spec in plan.signals:
-            yield f"    {spec.name:34} {encoding_of(spec):22} {readable(self.bytes.signals[spec.name]):>10}"
-        yield f"    {'view ' + plan.view.name:34} {kept_of(plan):22} {readable(self.bytes.view):>10}"
-        yield f"    {'tables':57} {readable(self.bytes.tables):>10}"
+            size = readable(self.bytes.signals[spec.name])
+            yield f"    {spec.name:{wide}} {encoding_of(spec):22} {size:>10}"
+        yield f"    {'view ' + plan.view.name:{wide}} {kept_of(plan):22} {readable(self.bytes.view):>10}"
+        rest = self.bytes.tables + self.bytes.manifests
+        yield f"    {'tables and manifests':{wide + 23}} {readable(rest):>10}"
         yield (
-            f"    {'in all':57} {readable(self.bytes.total):>10}, {readable(self.bytes_left)} to write, "
-            f"{readable(self.free_bytes)} free"
+            f"    {'in all':{wide + 23}} {readable(self.bytes.total):>10}, "
+            f"{readable(self.bytes_left)} to write, {readable(self.free_bytes)} free"
         )
         yield from self._measured_lines()
         yield f"  pair scores: {plan.pair_scores.layout}; advised: {self.pairs.layout}, {self.pairs.why}"

@@ -19,13 +19,23 @@ from teacher_dump.device_use import machine_bytes
 from teacher_dump.estimate import Estimate
 from teacher_dump.executors import Executor
 from teacher_dump.measured_batch import MeasuredBatch, measure
-from teacher_dump.pair_costs import LOGITS, PlanSize, choose_layout, layout_costs
+from teacher_dump.pair_costs import PlanSize, choose_layout, layout_costs
+from teacher_dump.pair_layouts import LOGITS
+from teacher_dump.pair_memory import block_bytes
 from teacher_dump.payback import WARM_SHARE, live_backbone, payback
 from teacher_dump.phase_seconds import Crew, seconds_by_phase
-from teacher_dump.plan import StorageOptions, execution, phase_of, shard_tasks
+from teacher_dump.plan import (
+    ShardTask,
+    StorageOptions,
+    execution,
+    phase_of,
+    planned_tasks,
+    shard_tasks,
+)
 from teacher_dump.planned_bytes import (
     CacheBytes,
     assumed_tables_bytes,
+    manifest_bytes,
     signal_bytes,
     tables_bytes,
     view_bytes,
@@ -35,8 +45,9 @@ from teacher_dump.sample_files import nearest_folder
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
-TRAIN = "train"
+TRAIN, UNKNOWN = "train", "of given size"
 PLAN = PlanSize()
+VIEW_ARRAYS = 5
 FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
 BATCHES_HELD = 4
 """Decoded batches that are alive at once: put together, on the device, being written, and one in between."""
@@ -74,7 +85,13 @@ class Job:
             if self.planned.view_is_complete
             else view_bytes(self.planned.plan.view, counts.videos, rows["videos"], kept, jpeg_bytes),
             self.tables,
+            manifest_bytes(sum(map(self.objects_of, self.planned.tasks)), len(specs)),
         )
+
+    def objects_of(self, task: ShardTask) -> int:
+        """Shards that a task writes."""
+        own = len(self.planned.signals_of(task.phase))
+        return own + (VIEW_ARRAYS if task.phase == "videos" and not self.planned.view_is_complete else 0)
 
 
 def estimate(
@@ -114,10 +131,16 @@ def estimate_sizes(root: Path, teacher: Teacher, counts: TableCounts, settings: 
         "pixels": pixels.to_dict() if pixels else None,
     }
     frame_bytes = teacher.view.pixel_bytes if pixels else 0
+    options, steps = settings.pairs, {}
+    if options.plan is not None:
+        steps[options.plan.name] = rows["S"] = options.plan.epochs * (counts.texts // options.plan.batch)
+    topk = {"k": options.topk or 1, "splits": []}
+    signals = options.stored_as(signals, teacher.fused_width, {}, topk)
     told = execution(signals, rows, fixed, settings.shard_rows, frame_bytes)
     plan = TeacherPlan(teacher.name, {"logit_scale": 1.0}, teacher.view, signals, told, {})
-    tasks = tuple(shard_tasks(plan, rows))
-    planned = PlannedDump(root.name, "?", plan, counts, counts.texts, tasks, frozenset(), False)
+    tasks = (*shard_tasks(plan, rows), *(planned_tasks(plan, rows["S"]) if steps else ()))
+    counts = replace(counts, plan_steps=steps)
+    planned = PlannedDump(root.name, UNKNOWN, plan, counts, counts.texts, tasks, frozenset(), False)
     tables = assumed_tables_bytes(counts.videos, counts.texts)
     return sized_estimate(Job(root, planned, teacher, settings, tables, counts.texts))
 
@@ -139,17 +162,18 @@ def sized_estimate(job: Job, batch: MeasuredBatch | None = None) -> Estimate:
         bytes=sizes,
         bytes_left=bytes_left(planned, sizes),
         free_bytes=free,
-        pairs=choose_layout(planned.plan.signals, teacher.fused_width is not None, costs, None, free),
+        pairs=choose_layout(teacher.signals, teacher.fused_width is not None, costs, None, free),
         others=alternatives(teacher, planned.plan.signals, storage, size_of, planned_bytes),
     )
 
 
 def bytes_left(planned: PlannedDump, sizes: CacheBytes) -> int:
-    """What unfinished tasks will write; the tables are there once any task is done."""
+    """What unfinished tasks will write; the tables are there once any task is done, manifests come last."""
     phase = planned.plan.execution["phase_of"]
     signals = sum(planned.share_left(phase[name]) * count for name, count in sizes.signals.items())
     view = 0.0 if planned.view_is_complete else planned.share_left("videos") * sizes.view
-    return round(signals + view + (0 if planned.done else sizes.tables))
+    manifests = sizes.manifests if len(planned.done) < len(planned.tasks) else 0
+    return round(signals + view + manifests + (0 if planned.done else sizes.tables))
 
 
 def measured_estimate(job: Job, sized: Estimate, batch: MeasuredBatch, crew: Crew) -> Estimate:
@@ -168,22 +192,26 @@ def measured_estimate(job: Job, sized: Estimate, batch: MeasuredBatch, crew: Cre
         sized,
         measured=batch,
         seconds=seconds,
-        memory_bytes=memory_bytes(planned, batch, crew),
+        memory_bytes=memory_bytes(planned, teacher, batch, crew),
         pairs=choose_layout(
-            planned.plan.signals, teacher.fused_width is not None, costs, whole["videos"], sized.free_bytes
+            teacher.signals, teacher.fused_width is not None, costs, whole["videos"], sized.free_bytes
         ),
         payback=payback(sum(whole.values()), batch, job.train_texts, PLAN.batch, pair_bytes, is_warm),
         backbone=live_backbone(specs, batch, planned.counts.videos, machine_bytes()),
     )
 
 
-def memory_bytes(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> int:
+def memory_bytes(planned: PlannedDump, teacher: Teacher, batch: MeasuredBatch, crew: Crew) -> int:
     """Of one worker at its peak, in the phase that takes most, with its decoders."""
     plan, counts = planned.plan, planned.counts
     size = plan.execution["batch_videos"]
     ahead = crew.decoders * (AHEAD_PER_WORKER + 1) + BATCHES_HELD * size
     of_videos = round(batch.batch_bytes * size) + ahead * plan.view.pixel_bytes
     of_pairs = 0
+    if batch.block is not None:
+        of_pairs = round(block_bytes(teacher)(*batch.block_shape))
     if LOGITS in plan.execution["phase_of"]:
-        of_pairs = FLOAT32_BYTES * min(plan.execution["shard_rows"]["pairs"], counts.videos) * counts.texts
+        row = FLOAT32_BYTES * counts.texts
+        strip = max(batch.block_shape[0], plan.execution["pairs"]["memory_bytes"] // row)
+        of_pairs += row * min(strip, plan.execution["shard_rows"]["pairs"], counts.videos)
     return batch.resident_bytes + max(of_videos, of_pairs) + crew.decoders * batch.decoder_bytes

@@ -20,7 +20,7 @@ from store.layout import TeacherPlan
 from teacher_dump.calibrate import sample_rows
 from teacher_dump.device_use import PeakMemory, resident_of_children, wait_for
 from teacher_dump.forward import stacked, text_signals, video_signals
-from teacher_dump.pair_sample import PairSample, block_shape
+from teacher_dump.pair_sample import ChosenCosts, PairSample, block_shape
 from teacher_dump.sample_files import WrittenSample, scratch_folder, written
 from teacher_dump.stopwatch import Spent, Stopwatch
 from teacher_dump.teachers.base import Teacher
@@ -46,11 +46,11 @@ class StageCosts:
 class MeasuredBatch:
     """videos, texts: rows that were run; of_video, of_text: what one costs. start_s: of a decoder.
 
-    relevance: of a text. block: of `block_shape` V x T pairs; None where the teacher scores none. row_bytes:
-    of a video's signals, written; read_cold_s, read_warm_s: of reading them from the disk, from the page
-    cache. jpeg_bytes: of a video's kept frames. resident_bytes: of this process before its largest forward;
-    batch_bytes: what each video of the batch added to that. decoder_bytes: of a decoding process.
-    device_bytes: of the accelerator, at its peak.
+    relevance: of a text. block: of `block_shape` V x T pairs; None where the teacher scores none. chosen: of
+    pairs that a shortlist chose. row_bytes: of a video's signals, written; read_cold_s, read_warm_s: of
+    reading them from the disk, from the page cache. jpeg_bytes: of a video's kept frames. resident_bytes: of
+    this process before its largest forward; batch_bytes: what each video of the batch added to that.
+    decoder_bytes: of a decoding process. device_bytes: of the accelerator, at its peak.
     """
 
     videos: int
@@ -61,6 +61,7 @@ class MeasuredBatch:
     relevance: Spent | None
     block: Spent | None
     block_shape: tuple[int, int]
+    chosen: ChosenCosts | None
     row_bytes: int
     read_cold_s: float
     read_warm_s: float
@@ -110,6 +111,7 @@ def measure(
             relevance=pairs.relevance(plan, len(texts)),
             block=pairs.block(plan),
             block_shape=block_shape(plan),
+            chosen=pairs.chosen(plan),
             row_bytes=video_files.bytes // len(videos),
             read_cold_s=video_files.read_s(cold=True) / len(videos),
             read_warm_s=video_files.read_s(cold=False) / len(videos),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
+from store.teacher_report import expected_split, parse_expectation
 from teacher_dump import teachers
 from teacher_dump.dump_options import dump_settings, parse_layers, teacher_options
 from teacher_dump.settings import LOCAL, SERIAL, DumpSettings, checked_executor
@@ -49,6 +50,8 @@ def opened_dump(arguments: argparse.Namespace) -> Iterator[OpenedDump]:
     prepared = prepare_dataset(arguments.dataset, data)
     load_samples = partial(load_dataset, arguments.dataset, data, arguments.allow_missing)
     samples = load_samples()
+    if getattr(arguments, "expect_r1", None) is not None:
+        expected_split(samples.splits, parse_expectation(arguments.expect_r1)[0])
 
     from teacher_dump.executors import open_executor
     from teacher_dump.jobs import Sources, load_teacher
@@ -56,7 +59,7 @@ def opened_dump(arguments: argparse.Namespace) -> Iterator[OpenedDump]:
     options = teacher_options(arguments, layers)
     in_worker = options.absolute()
     if arguments.executor.startswith(LOCAL):
-        in_worker = replace(in_worker, device=settings.device)
+        in_worker = replace(in_worker, device=settings.device or in_worker.device)
     sources = Sources(load_samples, partial(load_teacher, arguments.teacher, in_worker))
     if arguments.executor != SERIAL:
         options = replace(options, device="cpu")

@@ -16,9 +16,9 @@ from store.encodings import FLOAT16, INT32
 from store.layout import TableCounts
 from store.pair_scores import DENSE, FACTORED, NO_PAIRS, PLANNED, TOPK
 from store.signals import SignalSpec
+from teacher_dump.pair_layouts import LOGITS
 from teacher_dump.planned_bytes import readable, signal_bytes
 
-LOGITS = "video_text_logits"
 SHARD_ROWS = 1 << 12
 DENSE_BYTES = 10_000_000_000
 """Up to here dense scores are advised unmeasured: readers map them into memory."""

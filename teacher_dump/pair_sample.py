@@ -57,10 +57,36 @@ class PairSample:
             self.teacher.score_pairs(videos, texts).float().cpu()
         return watch.spent
 
+    def chosen(self, plan: TeacherPlan) -> ChosenCosts | None:
+        """Of one video with one text, and with as many as are scored at once; None without such phases."""
+        if not {"planned", "topk_texts", "topk_videos"} & set(plan.execution["phase_of"].values()):
+            return None
+        most = max(block_shape(plan)[1], 2)
+        one, many = self._call_s(1), self._call_s(most)
+        pair_s = max(many - one, 0.0) / (most - 1)
+        return ChosenCosts(max(one - pair_s, 0.0), pair_s)
+
+    def _call_s(self, texts: int) -> float:
+        video, of_texts = self.videos(1), self.texts(texts)
+        score = self.teacher.score_pairs if self.teacher.fused_width is None else self.teacher.match_pairs
+        with Stopwatch() as watch:
+            score(video, of_texts)
+            wait_for(self.teacher)
+        return watch.spent.clock_s
+
+
+@dataclass(frozen=True)
+class ChosenCosts:
+    """What pairs that somebody chose cost: a call for each video, and each of its texts in it."""
+
+    call_s: float
+    pair_s: float
+
 
 def block_shape(plan: TeacherPlan) -> tuple[int, int]:
     """Videos and texts that are scored in one call."""
-    return plan.execution["batch_videos"], plan.execution["batch_texts"]
+    told = plan.execution["pairs"]
+    return told.get("block_videos", 1), told.get("block_texts", 1)
 
 
 def repeated(values: np.ndarray, count: int) -> Tensor:

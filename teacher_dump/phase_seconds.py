@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from teacher_dump.measured_batch import MeasuredBatch, StageCosts
-from teacher_dump.plan import CALIBRATION, CALIBRATION_ROWS
+from teacher_dump.plan import CALIBRATION, CALIBRATION_ROWS, PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS
 from teacher_dump.planned_dump import PlannedDump
 
 
@@ -28,6 +28,9 @@ def seconds_by_phase(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> 
         "texts": texts_s,
         "relevance": relevance_s,
         "pairs": pairs_s,
+        PLANNED_PHASE: planned_s,
+        TOPK_TEXTS: topk_texts_s,
+        TOPK_VIDEOS: topk_videos_s,
     }
     return {
         phase: of_phase[phase](planned, batch, crew) if planned.rows_left(phase) else 0.0
@@ -97,3 +100,36 @@ def pairs_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
     blocks = rows / videos * math.ceil(planned.counts.texts / texts)
     whole = blocks * batch.block.clock_s + stored_s(batch, 2 * rows * planned.counts.texts)
     return whole / min(crew.workers, tasks)
+
+
+def planned_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """Whole blocks of a batch plan, or of each of their rows the best k in both directions."""
+    told, tasks = planned.plan.execution["pairs"]["plan"], planned.shards_left(PLANNED_PHASE)
+    size, kept, steps = told["batch"], told["k"], planned.rows_left(PLANNED_PHASE)
+    if kept is None:
+        assert batch.block is not None
+        pairs = steps * size**2
+        whole = pairs * batch.block.clock_s / (batch.block_shape[0] * batch.block_shape[1])
+        return (whole + stored_s(batch, 2 * pairs)) / min(crew.workers, tasks)
+    assert batch.chosen is not None
+    calls_s, pairs_of_step = size * batch.chosen.call_s, 2 * size * kept
+    return steps * (calls_s + pairs_of_step * batch.chosen.pair_s) / min(crew.workers, tasks)
+
+
+def topk_texts_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """Each video with its K texts."""
+    assert batch.chosen is not None
+    kept, rows = planned.plan.execution["pairs"]["topk"]["k"], planned.rows_left(TOPK_TEXTS)
+    calls = math.ceil(kept / batch.block_shape[1])
+    of_row = calls * batch.chosen.call_s + kept * batch.chosen.pair_s
+    return rows * of_row / min(crew.workers, planned.shards_left(TOPK_TEXTS))
+
+
+def topk_videos_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """Each text with its K videos; a video that several texts of a block chose is called once."""
+    assert batch.chosen is not None
+    kept, rows = planned.plan.execution["pairs"]["topk"]["k"], planned.rows_left(TOPK_VIDEOS)
+    texts = batch.block_shape[1]
+    calls = rows / texts * min(planned.counts.videos, texts * kept)
+    whole = calls * batch.chosen.call_s + rows * kept * batch.chosen.pair_s
+    return whole / min(crew.workers, planned.shards_left(TOPK_VIDEOS))

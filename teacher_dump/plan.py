@@ -7,24 +7,41 @@ A dump goes in phases, each over the rows of one axis; a later phase reads what 
     texts (T)      captions -> text features
     relevance (T)  stored features of a text and of its own video -> frame scores
     pairs (V)      stored features of some videos and of all texts -> logits
+    topk_texts (V), topk_videos (T)
+                   a shortlist of whole splits -> logits of the best K
+    planned (S)    steps of a batch plan, drawn over the videos that decoded -> logits, best k
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from store.errors import InputError
 from store.kept_pixels import KeptPixels
 from store.layout import TableCounts, TeacherPlan, signal_arrays
 from store.lookup import check_name
 from store.reduction import kept_tokens
-from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec
+from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec, plan_of
+
+if TYPE_CHECKING:
+    from store.inputs.samples import Samples
+    from teacher_dump.teachers.base import Teacher
 
 CALIBRATION = "calibration"
-PHASES = ("videos", "texts", "relevance", "pairs")
-PHASE_AXIS = {"videos": "V", "texts": "T", "relevance": "T", "pairs": "V"}
+PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS = "planned", "topk_texts", "topk_videos"
+PHASE_AXIS = {
+    "videos": "V",
+    "texts": "T",
+    "relevance": "T",
+    "pairs": "V",
+    TOPK_TEXTS: "V",
+    TOPK_VIDEOS: "T",
+    PLANNED_PHASE: "S",
+}
+PHASES = tuple(PHASE_AXIS)
 LARGEST_SHARD_BYTES = 1 << 29
 PIECES = {"pairs": 16}
 MOST_PIECES = 64
@@ -32,6 +49,15 @@ MOST_PIECES = 64
 kill costs is one of them. `pairs` reads all texts again for each of its shards, so it has fewer.
 """
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
+
+
+class PlanSource(Protocol):
+    """What a plan depends on: a `CacheWriter`, or a look at the cache that writes nothing."""
+
+    root: Path
+    samples: Samples
+
+    def stored_plan(self, teacher: str) -> TeacherPlan | None: ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +126,10 @@ class ShardTask:
 
 def phase_of(spec: SignalSpec) -> str:
     """The phase that writes a signal."""
+    if spec.row_axis == "S":
+        return PLANNED_PHASE
+    if spec.name.startswith("topk_scores/"):
+        return TOPK_TEXTS if spec.row_axis == "V" else TOPK_VIDEOS
     by_name = {"video_text_logits": "pairs", "frame_relevance": "relevance"}
     return by_name.get(spec.name) or ("texts" if spec.row_axis == "T" else "videos")
 
@@ -110,13 +140,15 @@ def execution(
     settings: Mapping[str, Any],
     shard_rows: int | None,
     frame_bytes: int = 0,
+    most_rows: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """What a resume repeats to the letter: `settings`, each signal's phase, and the rows of its shards.
 
-    counts: {"V": videos, "T": texts}. settings: with batch_videos and batch_texts. shard_rows: of every
-    phase; by default a power of two that cuts the phase into 32 to 64 shards (`pairs`: 8 to 16) of at least
-    one batch, and into more where the phase's largest signal, or the kept frames of `frame_bytes` a video,
-    would fill more than 512 MB. It does not depend on who runs the tasks, so neither do the bytes.
+    counts: {"V": videos, "T": texts, "S": steps of the batch plan, at most}. settings: with batch_videos and
+    batch_texts. shard_rows: of every phase; by default a power of two that cuts the phase into 32 to 64
+    shards (`pairs`: 8 to 16) of at least one batch, and into more where the phase's largest signal, or the
+    kept frames of `frame_bytes` a video, would fill more than 512 MB, or where `most_rows` of a phase says
+    that fewer are work enough. It does not depend on who runs the tasks, so neither do the bytes.
     """
     phases = {spec.name: phase_of(spec) for spec in signals}
     rows = {
@@ -129,17 +161,32 @@ def execution(
                 frame_bytes if phase == "videos" else 1,
             ),
             _rows_of_a_piece(phase, counts, settings),
+            (most_rows or {}).get(phase, LARGEST_SHARD_BYTES),
         )
         for phase in PHASES
     }
     return {**settings, "phase_of": phases, "shard_rows": rows}
 
 
+def inputs_of_pairs(teacher: Teacher) -> list[SignalSpec]:
+    """The signals that a teacher scores pairs from: those it names, else all of its rows but vit_layers."""
+    computed = ("video_text_logits", "frame_relevance")
+    return [
+        spec
+        for spec in teacher.signals
+        if (
+            spec.name in teacher.pair_inputs
+            if teacher.pair_inputs
+            else spec.name not in computed and not spec.name.startswith("vit_layers/")
+        )
+    ]
+
+
 def _rows_of_a_piece(phase: str, counts: Mapping[str, int], settings: Mapping[str, Any]) -> int:
     """A power of two: of one piece of the phase, and not less than a batch."""
     axis = PHASE_AXIS[phase]
-    piece = -(-counts[axis] // PIECES.get(phase, MOST_PIECES))
-    batch = settings["batch_videos"] if axis == "V" else settings["batch_texts"]
+    piece = -(-counts.get(axis, 1) // PIECES.get(phase, MOST_PIECES))
+    batch = {"V": settings["batch_videos"], "T": settings["batch_texts"], "S": 1}[axis]
     return 1 << (max(piece, batch) - 1).bit_length()
 
 
@@ -147,20 +194,28 @@ def _rows_that_fit(signals: Sequence[SignalSpec], counts: Mapping[str, int], row
     """A power of two, so that the shards of all signals end together where rows are appended later."""
     row_bytes = max(row_bytes, 1)
     for spec in signals:
-        one_row = TableCounts(counts["V"], counts["T"])
+        one_row = TableCounts(counts["V"], counts["T"], {plan_of(spec.name) or "": counts.get("S", 0)})
         parts = signal_arrays(spec, one_row, 1).values()
         row_bytes = max(row_bytes, sum(array.row_bytes for array in parts))
     return 1 << (max(LARGEST_SHARD_BYTES // row_bytes, 1).bit_length() - 1)
 
 
 def shard_tasks(plan: TeacherPlan, counts: Mapping[str, int]) -> Iterator[ShardTask]:
-    """Every task of the dump, phase by phase; `videos` always runs, since it resolves the view."""
-    wanted = {"videos", *plan.execution["phase_of"].values()}
+    """Every task but `planned_tasks`, phase by phase; `videos` always runs, since it resolves the view."""
+    wanted = {"videos", *plan.execution["phase_of"].values()} - {PLANNED_PHASE}
     if any(spec.is_calibrated for spec in plan.signals):
         yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"])
     for phase in PHASES:
-        if phase not in wanted:
-            continue
-        rows, step = counts[PHASE_AXIS[phase]], plan.execution["shard_rows"][phase]
-        for number, start in enumerate(range(0, rows, step)):
-            yield ShardTask(plan.name, phase, number, start, min(start + step, rows))
+        if phase in wanted:
+            yield from _tasks(plan, phase, counts[PHASE_AXIS[phase]])
+
+
+def planned_tasks(plan: TeacherPlan, steps: int) -> Iterator[ShardTask]:
+    """The tasks over a batch plan, whose steps are known once it is seen which videos decoded."""
+    yield from _tasks(plan, PLANNED_PHASE, steps)
+
+
+def _tasks(plan: TeacherPlan, phase: str, rows: int) -> Iterator[ShardTask]:
+    step = plan.execution["shard_rows"][phase]
+    for number, start in enumerate(range(0, rows, step)):
+        yield ShardTask(plan.name, phase, number, start, min(start + step, rows))

@@ -7,45 +7,54 @@ from dataclasses import dataclass
 
 from store.calibration import PROJECTION_BASIS, PROJECTION_MEAN, fitted_names
 from store.durable import canonical_json
+from store.encodings import BOOL, INT32
 from store.inputs.samples import Samples
 from store.inputs.view import View
 from store.kept_pixels import BLOCK_BYTES, PIXEL_JPEG, KeptPixels
-from store.layout import TableCounts, TeacherPlan, signal_arrays, view_arrays
-from store.publication import planned_signal_arrays
+from store.layout import TableCounts, signal_arrays, view_arrays
 from store.shards import CRC_BYTES, RowsArray
 from store.signals import SignalSpec
 
 MANIFEST_LINE = 170
 """Bytes of an object in a manifest: its path, size and sha256."""
 
-STATED_ERRORS = 150
+COLUMN_JSON = 480
+"""Bytes of a column's zarr.json."""
+
+STATED_ERRORS, STATED_EXACTNESS = 150, 105
 """Bytes by which a finished signal's zarr.json tells the errors of its encoding."""
 
 ROUTE_BYTES = len("random_access")
+FIXED_OBJECTS = 60
+"""Columns of tables and view, and groups."""
+
 ID_BYTES, TEXT_BYTES = 20, 60
 """Of a video's id and of a text, where only their numbers are known."""
 
 
 @dataclass(frozen=True)
 class CacheBytes:
-    """signals: by name, with what is fitted to them. view: which frames, thumbnails, kept pixels. tables."""
+    """signals: by name, with what is fitted to them. view: which frames, thumbnails, kept pixels. tables.
+
+    manifests: lists of all these objects.
+    """
 
     signals: Mapping[str, int]
     view: int
     tables: int
+    manifests: int
 
     @property
     def total(self) -> int:
-        return sum(self.signals.values()) + self.view + self.tables
+        return sum(self.signals.values()) + self.view + self.tables + self.manifests
 
 
 def array_bytes(array: RowsArray, rows: int) -> int:
-    """Of an array of which `rows` rows are written: chunks, indices, zarr.json and lines of the manifest."""
-    metadata = len(canonical_json(array.zarr_json({}))) + MANIFEST_LINE
+    """Of an array of which `rows` rows are written: chunks, indices and zarr.json."""
+    metadata = len(canonical_json(array.zarr_json({})))
     if array.shard_rows is None:
-        return metadata + array.row_bytes * array.shape[0] + CRC_BYTES + MANIFEST_LINE
-    shards = array.shard_count * (array.index_bytes + MANIFEST_LINE)
-    return metadata + rows * (array.row_bytes + CRC_BYTES) + shards
+        return metadata + array.row_bytes * array.shape[0] + CRC_BYTES
+    return metadata + rows * (array.row_bytes + CRC_BYTES) + array.shard_count * array.index_bytes
 
 
 def fitted_bytes(spec: SignalSpec, full_width: int) -> int:
@@ -65,23 +74,15 @@ def signal_bytes(
     written = counts.rows_of(spec) if rows is None else rows
     arrays = signal_arrays(spec, counts, shard_rows).values()
     return (
-        sum(array_bytes(array, written) for array in arrays) + fitted_bytes(spec, full_width) + STATED_ERRORS
+        sum(array_bytes(array, written) for array in arrays)
+        + fitted_bytes(spec, full_width)
+        + (STATED_EXACTNESS if spec.encoding in (BOOL, INT32) else STATED_ERRORS)
     )
 
 
-def signals_bytes(
-    plan: TeacherPlan, counts: TableCounts, text_videos: int, widths: Mapping[str, int]
-) -> dict[str, int]:
-    """Of every signal of a plan, if no video fails.
-
-    text_videos: texts that have a video. widths: D of a signal as the teacher gives it.
-    """
-    found = {}
-    for spec in plan.signals:
-        rows = text_videos if spec.name == "frame_relevance" else None
-        shard_rows = next(iter(planned_signal_arrays(plan, spec, counts).values())).shard_rows or 1
-        found[spec.name] = signal_bytes(spec, counts, shard_rows, rows, widths.get(spec.name, 0))
-    return found
+def manifest_bytes(planned_tasks: int, signals: int) -> int:
+    """Of the manifests: a line for each shard of each array, and for each array's zarr.json."""
+    return MANIFEST_LINE * (planned_tasks + signals * 2 + FIXED_OBJECTS)
 
 
 def view_bytes(
@@ -96,8 +97,7 @@ def view_bytes(
         else:
             total += array_bytes(array, videos)
     facts = {"failed": 1, "failure_offset": 8, "decoding_route_offset": 8, "duration_s": 8, "skipped": 8}
-    columns = videos * (sum(facts.values()) + ROUTE_BYTES)
-    return total + columns + (len(facts) + 2) * (2 * MANIFEST_LINE + 400)
+    return total + videos * (sum(facts.values()) + ROUTE_BYTES) + (len(facts) + 2) * COLUMN_JSON
 
 
 def tables_bytes(samples: Samples) -> int:
@@ -116,7 +116,7 @@ def assumed_tables_bytes(videos: int, texts: int) -> int:
 def fixed_table_bytes(videos: int, texts: int, splits: Sequence[tuple[int, int]]) -> int:
     columns = 8 + 2 * len(splits)
     rows = videos * (8 + 8 + 8) + texts * (8 + 8 + 1) + sum(8 * (v + t) for v, t in splits)
-    return rows + columns * (2 * MANIFEST_LINE + 400)
+    return rows + columns * COLUMN_JSON
 
 
 def readable(count: float) -> str:

@@ -22,7 +22,7 @@ from store.ledger import Ledger
 from store.manifest import MANIFEST, Manifest
 from teacher_dump.dump import make_plan
 from teacher_dump.executors import Executor
-from teacher_dump.plan import PHASE_AXIS, ShardTask, shard_tasks
+from teacher_dump.plan import PHASE_AXIS, ShardTask, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
@@ -159,13 +159,16 @@ def planned_dump(
     """What `teacher_dump.dump.dump` would do with the same arguments; raises as its planning does."""
     state = CacheState(root, samples)
     plan = make_plan(state, teacher, settings, executor)
-    tasks = tuple(shard_tasks(plan, {"V": len(samples.videos), "T": len(samples.texts)}))
+    tasks, steps = tuple(shard_tasks(plan, {"V": len(samples.videos), "T": len(samples.texts)})), {}
+    if (batches := settings.pairs.plan) is not None:
+        steps[batches.name] = batches.steps_at_most(samples)
+        tasks += tuple(planned_tasks(plan, steps[batches.name]))
     everything = state.is_complete(plan.name)
     return PlannedDump(
         root.name,
         samples.name,
         plan,
-        TableCounts(len(samples.videos), len(samples.texts)),
+        TableCounts(len(samples.videos), len(samples.texts), steps),
         sum(text.video >= 0 for text in samples.texts),
         tasks,
         frozenset(task.name for task in tasks if everything or task.name in state.ledger),

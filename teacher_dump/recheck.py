@@ -99,7 +99,7 @@ def recheck(
             reader, teacher, {row: paths[row] for row in videos}, settings
         )
         of_texts = compare_texts(reader, teacher, texts)
-        of_pairs = compare_pairs(reader, teacher, videos, texts)
+        of_pairs = compare_pairs(reader, teacher, videos, texts, generator)
     found = {**teacher.identity(), "view": teacher.view.to_dict()}
     stored = {**plan.identity, "view": plan.view.to_dict()}
     return Recheck(

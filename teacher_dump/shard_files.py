@@ -164,6 +164,33 @@ class StoredFeatures:
         return {stored.name: stored.read(rows) for stored in self._rows["texts"]}
 
 
+class StoredRows:
+    """Embeddings that earlier phases committed, as `store.pair_scores.FactoredScores` reads them.
+
+    signals: their names. usable: [V] bool.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        plan: TeacherPlan,
+        codecs: Mapping[str, SignalCodec],
+        signals: Sequence[str],
+        usable: np.ndarray,
+    ) -> None:
+        self._signals = {name: StoredSignal(root, teacher_path(plan.name), codecs[name]) for name in signals}
+        self.video_usable = usable
+        self.frame_valid = ShardedRows(root, f"{view_path(plan.view.name)}/frame_valid").load()
+
+    def row_count(self, signal: str) -> int:
+        """Length of the signal's row axis."""
+        return self._signals[signal].row_count
+
+    def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray:
+        """float32 [B, ...] of the rows `rows` [B]."""
+        return self._signals[signal].read(rows).numpy()
+
+
 class StoredSignal:
     """One signal below the folder `group` of the cache at `root`, decoded as it is read."""
 
@@ -173,6 +200,11 @@ class StoredSignal:
         self._parts = {
             part: ShardedRows(root, part_path(f"{group}/{self.name}", part)) for part in codec.parts
         }
+
+    @property
+    def row_count(self) -> int:
+        """Length of its row axis."""
+        return int(next(iter(self._parts.values())).array.shape[0])
 
     def read(self, rows: np.ndarray) -> Tensor:
         """float32 [B, ...] of the rows `rows` [B]."""

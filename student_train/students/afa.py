@@ -13,6 +13,7 @@ starts as the identity, stands for the training of the text tower.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,13 +28,13 @@ from student_train.losses.teachclip import (
     fine_cross_entropy_sum,
     info_nce,
 )
+from student_train.needs import IGNORED_PAIR, PAIR_KNOWN, PAIR_SCORES
 from student_train.students.base import (
-    PAIR_SCORES,
+    Batch,
     LossTerm,
     SignalSizes,
     Student,
     StudentConfig,
-    Tensors,
     cosine_similarity,
 )
 from student_train.temporal_transformer import TemporalTransformer, default_heads
@@ -111,7 +112,7 @@ class AfaStudent(Student):
         scored = ("frame_score", "log_frame_weight") if self.attention is not None else ()
         self.gives = ("video_embedding", "frame_weight", *scored, "text_embedding", "logits")
 
-    def encode_videos(self, batch: Tensors) -> dict[str, Tensor]:
+    def encode_videos(self, batch: Batch) -> dict[str, Tensor]:
         """`video_embedding` [B, D], not normalised; `frame_weight` [B, M], by which frames are pooled.
 
         With AFA also `frame_score` [B, M], raw, and `log_frame_weight` [B, M], the log of the weight
@@ -132,13 +133,12 @@ class AfaStudent(Student):
         pooled = (functional.normalize(frames, dim=-1) * weight.unsqueeze(-1)).sum(1)
         return {"video_embedding": pooled, "frame_weight": weight, **outputs}
 
-    def encode_texts(self, batch: Tensors) -> dict[str, Tensor]:
+    def encode_texts(self, batch: Batch) -> dict[str, Tensor]:
         return {"text_embedding": self.text_projection(batch["text_embedding"])}
 
-    def forward(self, batch: Tensors) -> dict[str, Tensor]:
-        outputs = {**self.encode_videos(batch), **self.encode_texts(batch)}
-        cosine = cosine_similarity(outputs["video_embedding"], outputs["text_embedding"])
-        return {**outputs, "logits": self.log_logit_scale.exp() * cosine}
+    def similarity(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
+        cosine = cosine_similarity(videos["video_embedding"], texts["text_embedding"])
+        return self.log_logit_scale.exp() * cosine
 
     def after_step(self) -> None:
         with torch.no_grad():
@@ -163,12 +163,10 @@ def tiny() -> tuple[Config, SignalSizes]:
 
 LOSSES = {
     "info_nce": LossTerm(
-        lambda outputs, batch: info_nce(outputs["logits"], batch.get("ignored_pair")), reads=("logits",)
+        lambda outputs, batch: info_nce(outputs["logits"], batch.get(IGNORED_PAIR)), reads=("logits",)
     ),
     "coarse_pearson": LossTerm(
-        lambda outputs, batch: coarse_pearson(
-            outputs["logits"], batch["pair_score"], batch.get("pair_known")
-        ),
+        lambda outputs, batch: coarse_pearson(outputs["logits"], batch[PAIR_SCORES], batch.get(PAIR_KNOWN)),
         reads=("logits",),
         needs=(PAIR_SCORES,),
     ),

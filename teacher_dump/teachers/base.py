@@ -137,7 +137,7 @@ class Teacher(ABC):
         raise NotImplementedError(f"teacher {self.name!r} emits no video_text_logits")
 
     def match_pairs(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a cross-encoder says of chosen pairs: row i of `videos` with row i of `texts`.
+        """What a cross-encoder says of chosen pairs: row i of `videos`, or its only one, with text i.
 
         "match_logits" [B, 2] (1 is a match: what `score_pairs` gives), "match_probability" [B] their softmax,
         "fused_cls" [B, D]. Only for teachers with a `fused_width`.

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from student_train.losses.teachclip import coarse_pearson, fine_cross_entropy_mean, info_nce
+from student_train.rows import PairBlock
 from tests.golden_case import GoldenCase
 
 OTHERS = "coarse teaching by L1 or cross entropy and fine teaching by L1 or Pearson, which no recipe uses"
@@ -32,9 +33,14 @@ def outputs(case: GoldenCase) -> Mapping[str, Tensor]:
     given, teachers = case.inputs, range(1, len(case.config["teachers"]) + 1)
     logits_VT = given["student_logits"].clone().requires_grad_()
     frame_weight = given["frame_weights"].clone().requires_grad_()
-    contrast = info_nce(logits_VT)
-    coarse = [coarse_pearson(logits_VT, given[f"teacher{n}_logits"]) for n in teachers]
-    fine = [fine_cross_entropy_mean(frame_weight.log(), given[f"teacher{n}_relevance"]) for n in teachers]
+    contrast = info_nce(PairBlock.whole(logits_VT)).mean()
+    coarse = [
+        coarse_pearson(PairBlock.whole(logits_VT), PairBlock.whole(given[f"teacher{n}_logits"])).mean()
+        for n in teachers
+    ]
+    fine = [
+        fine_cross_entropy_mean(frame_weight.log(), given[f"teacher{n}_relevance"]).mean() for n in teachers
+    ]
     distilled, finely = torch.stack(coarse).mean(), torch.stack(fine).mean()
     total = 0.2 * contrast + distilled + 2 * finely
     total.backward()

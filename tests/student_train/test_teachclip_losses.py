@@ -11,10 +11,16 @@ from student_train.losses.teachclip import (
     info_nce,
     pearson_distance,
 )
+from student_train.rows import PairBlock
 
 
 def logits(seed: int, size: int = 5) -> torch.Tensor:
     return 3 * torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def whole(loss, *blocks) -> torch.Tensor:
+    """A loss of pair blocks, of one process that has all pairs: the mean over the batch."""
+    return loss(*(block if block is None else PairBlock.whole(block) for block in blocks)).mean()
 
 
 def softmax(row: np.ndarray) -> np.ndarray:
@@ -24,7 +30,7 @@ def softmax(row: np.ndarray) -> np.ndarray:
 def test_info_nce_is_the_mean_of_both_directions() -> None:
     matrix = logits(0).numpy()
     terms = [-np.log(softmax(side[i])[i]) for side in (matrix, matrix.T) for i in range(5)]
-    assert info_nce(torch.tensor(matrix)).item() == pytest.approx(np.mean(terms))
+    assert whole(info_nce, torch.tensor(matrix)).item() == pytest.approx(np.mean(terms))
 
 
 def test_an_ignored_pair_is_no_negative() -> None:
@@ -33,8 +39,8 @@ def test_an_ignored_pair_is_no_negative() -> None:
     matrix = logits(1)
     loud = matrix.clone()
     loud[0, 3] = 50.0
-    assert info_nce(loud, ignored) == info_nce(matrix, ignored)
-    assert info_nce(loud) > info_nce(matrix) + 5
+    assert whole(info_nce, loud, ignored) == whole(info_nce, matrix, ignored)
+    assert whole(info_nce, loud) > whole(info_nce, matrix) + 5
 
 
 def plain_pearson(student: np.ndarray, teacher: np.ndarray, known: np.ndarray) -> float:
@@ -53,8 +59,8 @@ def test_coarse_pearson_sums_both_directions() -> None:
     student, teacher = logits(2), logits(3)
     everything = np.ones((5, 5), bool)
     expected = plain_pearson(student.numpy(), teacher.numpy(), everything)
-    assert coarse_pearson(student, teacher).item() == pytest.approx(expected)
-    assert coarse_pearson(student, teacher, torch.tensor(everything)).item() == pytest.approx(expected)
+    assert whole(coarse_pearson, student, teacher).item() == pytest.approx(expected)
+    assert whole(coarse_pearson, student, teacher, torch.tensor(everything)).item() == pytest.approx(expected)
 
 
 def test_unknown_pairs_take_no_part_even_if_nan_stands_there() -> None:
@@ -62,7 +68,7 @@ def test_unknown_pairs_take_no_part_even_if_nan_stands_there() -> None:
     known[2] = False
     student, teacher = logits(2).requires_grad_(), logits(3)
     expected = plain_pearson(student.detach().numpy(), teacher.numpy(), known.numpy())
-    loss = coarse_pearson(student, teacher.masked_fill(~known, torch.nan), known)
+    loss = whole(coarse_pearson, student, teacher.masked_fill(~known, torch.nan), known)
     loss.backward()
     assert loss.item() == pytest.approx(expected)
     assert torch.equal(student.grad[~known], torch.zeros(int((~known).sum()), dtype=torch.float64))
@@ -70,7 +76,7 @@ def test_unknown_pairs_take_no_part_even_if_nan_stands_there() -> None:
 
 def test_a_teacher_that_knows_nothing_teaches_nothing() -> None:
     student = logits(2).requires_grad_()
-    loss = coarse_pearson(student, torch.full((5, 5), torch.nan), torch.zeros(5, 5, dtype=torch.bool))
+    loss = whole(coarse_pearson, student, torch.full((5, 5), torch.nan), torch.zeros(5, 5, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
     assert not student.grad.any()
@@ -78,7 +84,7 @@ def test_a_teacher_that_knows_nothing_teaches_nothing() -> None:
 
 def test_a_teacher_without_any_preference_leaves_distance_one_and_no_gradient() -> None:
     student = logits(2).requires_grad_()
-    loss = coarse_pearson(student, torch.zeros(5, 5, dtype=torch.float64))
+    loss = whole(coarse_pearson, student, torch.zeros(5, 5, dtype=torch.float64))
     loss.backward()
     assert loss.item() == pytest.approx(2)
     assert torch.isfinite(student.grad).all()
@@ -93,8 +99,8 @@ def test_pearson_distance_ignores_scale_and_location() -> None:
 def test_fine_cross_entropy_is_summed_in_the_paper_and_averaged_over_frames_in_the_code() -> None:
     log_weight, relevance = logits(7).log_softmax(-1), logits(8).softmax(-1)
     plain = -np.mean([np.sum(relevance[i].numpy() * log_weight[i].numpy()) for i in range(5)])
-    assert fine_cross_entropy_sum(log_weight, relevance).item() == pytest.approx(plain)
-    assert fine_cross_entropy_mean(log_weight, relevance).item() == pytest.approx(plain / 5)
+    assert fine_cross_entropy_sum(log_weight, relevance).mean().item() == pytest.approx(plain)
+    assert fine_cross_entropy_mean(log_weight, relevance).mean().item() == pytest.approx(plain / 5)
 
 
 def test_a_missing_frame_is_not_taught_even_if_its_weight_is_zero() -> None:
@@ -102,7 +108,7 @@ def test_a_missing_frame_is_not_taught_even_if_its_weight_is_zero() -> None:
     valid[0, 4] = False
     score = logits(9).masked_fill(~valid, -torch.inf).requires_grad_()
     relevance = logits(8).masked_fill(~valid, -torch.inf).softmax(-1)
-    loss = fine_cross_entropy_mean(score.log_softmax(-1), relevance, valid)
+    loss = fine_cross_entropy_mean(score.log_softmax(-1), relevance, valid).mean()
     loss.backward()
     assert torch.isfinite(loss)
     assert score.grad[0, 4] == 0
@@ -112,6 +118,8 @@ def test_a_missing_frame_is_not_taught_even_if_its_weight_is_zero() -> None:
 def test_gradients_agree_with_finite_differences(known: torch.Tensor | None) -> None:
     teacher, relevance = logits(10, 4), logits(11, 4).softmax(-1)
     student = logits(12, 4).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: coarse_pearson(x, teacher, known), student)
-    assert torch.autograd.gradcheck(lambda x: fine_cross_entropy_sum(x.log_softmax(-1), relevance), student)
-    assert torch.autograd.gradcheck(info_nce, student)
+    assert torch.autograd.gradcheck(lambda x: whole(coarse_pearson, x, teacher, known), student)
+    assert torch.autograd.gradcheck(
+        lambda x: fine_cross_entropy_sum(x.log_softmax(-1), relevance).mean(), student
+    )
+    assert torch.autograd.gradcheck(lambda x: whole(info_nce, x), student)

@@ -7,9 +7,11 @@ import torch
 from store.errors import NonFiniteError
 from store.reader import Cache, TeacherReader
 from student_train.config import TAUGHT, Optimizer, Recipe
+from student_train.rows import PerRow
 from student_train.stream import TrainingStream, training_rows
 from student_train.students import afa
 from student_train.students.base import Task
+from student_train.teachers import Teachers
 from student_train.trainer import Trained, learning_rate_factor, make_optimizer, train
 from tests.student_train.learnable_cache import SIGNALS
 
@@ -34,7 +36,7 @@ def training(learnable: Cache, oracle: TeacherReader):
         student = afa.build(recipe.model, SIZES)
         task = Task(student, afa.LOSSES, recipe.weights(TAUGHT))
         rows = training_rows(learnable, oracle)
-        stream = TrainingStream(rows, oracle, task.needs, recipe.batch_size, seed)
+        stream = TrainingStream(rows, Teachers(oracle), task.needs, recipe.batch_size, seed)
         return train(task, stream, recipe, rate, validate, "a test"), student
 
     return run
@@ -86,7 +88,9 @@ def test_without_validation_the_last_epoch_is_kept(training) -> None:
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_names_the_step(training, monkeypatch) -> None:
-    broken = afa.LossTerm(lambda outputs, batch: outputs["logits"].mean() * math.nan, reads=("logits",))
+    broken = afa.LossTerm(
+        lambda outputs, batch: PerRow(outputs["logits"].rows.mean(1) * math.nan), reads=("logits",)
+    )
     monkeypatch.setitem(afa.LOSSES, "info_nce", broken)
     with pytest.raises(NonFiniteError, match="a test, step 0: loss is nan"):
         training()
