@@ -279,6 +279,7 @@ class CacheWriter:
             raise IncompleteCacheError(
                 f"{self.root.name} lacks task {missing[0]!r} ({len(missing)} in all); resume"
             )
+        self._sweep()
         commits = [self.ledger[task] for task in tasks]
         groups = dict(self._published.groups) if self._published else {}
         if not self.view_is_complete(plan.view.name):

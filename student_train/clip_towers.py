@@ -28,6 +28,7 @@ TINY_SIZES: dict[str, Any] = {
 }
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 BY_END_TOKEN = "argmax"
+NOT_TOWERS = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
 
 
 class ClipTowers(nn.Module):
@@ -40,6 +41,8 @@ class ClipTowers(nn.Module):
         self, model: Any, architecture: str, ids_of: Callable[[list[str]], Tensor], half: bool = False
     ) -> None:
         super().__init__()
+        # The student has a logit scale of its own, and no use for a bias.
+        model.logit_scale = model.logit_bias = None
         self.model, self.architecture = model, architecture
         self.dtype = torch.float16 if half else torch.float32
         self._ids_of = ids_of
@@ -102,17 +105,21 @@ class ClipTowers(nn.Module):
         return sentence, {"word_embedding": words_BWD, "word_valid": valid_BW}
 
     def load_public(self, weights: str) -> dict[str, Any]:
-        """Take over `weights`, a tag of open_clip or a file; what to record of them, their sha256 included.
+        """Take over `weights`, a tag of open_clip or a file; what to record of them, their sha256 and
+        `log_logit_scale` included.
 
         Raises MissingFileError where they are not to be had, InputError where they do not fit.
         """
         state, mean, std = public_state(self.architecture, weights)
-        missing, unexpected = self.model.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            wrong = (missing + unexpected)[0]
-            raise InputError(f"weights {weights!r} do not fit {self.architecture}: {wrong} is not in both")
+        own = {name: value for name, value in state.items() if name not in NOT_TOWERS}
+        load(self.model, own, f"weights {weights!r} of {self.architecture}")
         self.mean, self.std = mean, std
-        return {"architecture": self.architecture, "weights": Path(weights).name, "sha256": digest(state)}
+        return {
+            "architecture": self.architecture,
+            "weights": Path(weights).name,
+            "sha256": digest(own),
+            "log_logit_scale": float(state["logit_scale"]),
+        }
 
 
 def create(architecture: str, half: bool) -> Any:
@@ -122,8 +129,8 @@ def create(architecture: str, half: bool) -> Any:
 
     if architecture != TINY:
         check_name("architecture", architecture, [TINY, *open_clip.list_models()])
-        precision = "fp16" if half else "fp32"
-        return open_clip.create_model(architecture, precision=precision, pretrained_text=False)
+        precision, device = "fp16" if half else "fp32", torch.get_default_device()
+        return open_clip.create_model(architecture, precision=precision, device=device, pretrained_text=False)
     model = CLIP(
         embed_dim=TINY_SIZES["embed_dim"],
         vision_cfg=CLIPVisionCfg(**TINY_SIZES["vision_cfg"]),
@@ -222,3 +229,12 @@ def digest(state: Mapping[str, Tensor]) -> str:
         found.update(f"{name} {tuple(value.shape)}\n".encode())
         found.update(value.numpy().tobytes())
     return found.hexdigest()
+
+
+def load(module: nn.Module, state: Mapping[str, Tensor], told: str) -> None:
+    """All that the module has; raises InputError naming a tensor that is missing or of another shape."""
+    for name, value in module.state_dict().items():
+        if name not in state or state[name].shape != value.shape:
+            there = tuple(state[name].shape) if name in state else "missing"
+            raise InputError(f"{told} do not fit: {name} is {there}, expected {tuple(value.shape)}")
+    module.load_state_dict({name: state[name] for name in module.state_dict()})

@@ -17,9 +17,11 @@ from student_train import students
 from student_train.checkpoint import readable_json
 from student_train.config import TEST_SPLIT, Recipe
 from student_train.configuration import Told, read_settings
+from student_train.evaluation.measure import measure
+from student_train.evaluation.report import markdown
+from student_train.evaluation.request import Request, is_current
+from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
-from student_train.report import markdown
-from student_train.results import Request, assemble, is_current, measure
 from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder, identity_of
 
 SAME_NUMBERS, OTHER_NUMBERS = 0, 1
@@ -41,11 +43,11 @@ def train(options: argparse.Namespace) -> int:
     cache.split(TEST_SPLIT)
     torch.set_num_threads(settings.threads)
     run = RunFolder(options.out)
-    experiment = Experiment(cache, run, choice)
+    experiment = Experiment(cache, run, choice, settings.track)
     experiment.check(settings.arms)
     run.pin(cache, choice)
     run.write(SETTINGS_FILE, configuration.to_yaml().encode())
-    request = Request(settings.arms, settings.seeds, choice.recipe.optimizer.lr)
+    request = Request(settings.arms, settings.seeds, choice.recipe.optimizer.lr, settings.evaluation)
     current = is_current(run, request)
     if not current:
         selection = experiment.select_and_train(settings.arms, request.seeds)
@@ -74,7 +76,7 @@ def evaluate(options: argparse.Namespace) -> int:
     settings = identity["settings"]
     optimizer = {**settings["optimizer"], "lr": [results["learning_rate"]]}
     recipe = Recipe.from_dict({**settings, "optimizer": optimizer}, module.Config)
-    choice = Choice(identity["teacher"], identity["student"], identity["recipe"], recipe)
+    choice = Choice(identity["teacher"], identity["student"], identity["recipe"], recipe, identity["roles"])
     way_out = "name the cache that it was trained from with --cache"
     require_same(identity, identity_of(cache, choice), f"the run in {run.path}", way_out)
     request = Request.from_dict(results["request"])
@@ -99,7 +101,7 @@ def report(options: argparse.Namespace) -> int:
 
 def publish(run: RunFolder) -> None:
     """Write results.md and results.png; only here is matplotlib imported, which takes a second."""
-    from student_train.figure import draw
+    from student_train.evaluation.figure import draw
 
     results = run.results()
     run.write("results.md", markdown(results).encode())

@@ -23,27 +23,36 @@ KEEP_LAST = "last"
 KEEP_BEST_ON_TEST = "best_on_test"
 KEEPS = (KEEP_BEST, KEEP_LAST, KEEP_BEST_ON_TEST)
 
+PRECISIONS = ("no", "bf16")
+
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW and the course of its learning rate.
+    """The optimiser and the course of its learning rate; what the names mean says `student_train.optimizer`.
 
     lr: one learning rate, or a grid to choose from on val. lr_scale: factor on it for parameters whose name
-    begins so. weight_decay: decoupled, on matrices only. warmup: share of all steps over which the rate rises
-    linearly, before a cosine to 0. clip_norm: largest norm of the whole gradient.
+    begins so. weight_decay: decoupled. undecayed: parameters whose name holds one of these do not; None:
+    only matrices decay. warmup: share of all updates over which the rate rises linearly.
+    clip_norm: largest norm of the whole gradient. accumulation: batches whose mean gradient makes one update;
+    negatives are those of one batch.
     """
 
     lr: tuple[float, ...]
+    name: str = "adamw"
+    schedule: str = "cosine"
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 0.2
+    undecayed: tuple[str, ...] | None = None
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = 1e-6
     warmup: float = 0.1
     clip_norm: float = 1.0
+    accumulation: int = 1
 
     def __post_init__(self) -> None:
         at_least("clip_norm", self.clip_norm, 1e-30)
         at_least("warmup", self.warmup, 0)
+        at_least("accumulation", self.accumulation, 1)
         if self.warmup >= 1:
             raise InputError(f"warmup is a share of all steps below 1, got {self.warmup}")
         if not self.lr or not all(0 < rate < 10 for rate in self.lr):
@@ -61,7 +70,9 @@ class Recipe:
     batch_size: rows of the global batch. keep: which epoch's parameters a training leaves, the "best" by SumR
     on val, the "last", or "best_on_test" where a paper reports its peak on test (the table says so).
     siblings_are_negatives: whether another caption of the same video in a batch counts as a negative
-    of it (official codes) or is left out.
+    of it (official codes) or is left out. precision: "no" (float32) or "bf16". compile: whether torch.compile
+    is applied to the encoders. channels_last: whether convolutions get that order of memory.
+    least_taught_share: training stops if less of an epoch's taught loss than this was taught.
     """
 
     model: Any
@@ -72,11 +83,17 @@ class Recipe:
     untaught_losses: Mapping[str, float] = field(default_factory=lambda: {"info_nce": 1.0})
     keep: str = KEEP_BEST
     siblings_are_negatives: bool = False
+    precision: str = "no"
+    compile: bool = False
+    channels_last: bool = False
+    least_taught_share: float = 0.5
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)
+        at_least("least_taught_share", self.least_taught_share, 0)
         check_name("keep", self.keep, KEEPS)
+        check_name("precision", self.precision, PRECISIONS)
 
     def weights(self, arm: str) -> dict[str, float]:
         """Weight by loss of the losses that count in `arm`."""

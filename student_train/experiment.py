@@ -19,15 +19,15 @@ import torch
 from store.errors import InputError
 from store.lookup import load_plugin
 from store.reader import Cache, TeacherReader
-from store.retrieval_metrics import TEXT_TO_VIDEO
 from student_train import students
 from student_train.checkpoint import load_story, save_training
-from student_train.config import TAUGHT, UNTAUGHT, VAL_SPLIT
-from student_train.evaluate import SplitRows, metrics_of, retrieve, split_rows
-from student_train.run_folder import Choice, RunFolder
+from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
+from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
+from student_train.run_folder import Choice, RunFolder, identity_of
 from student_train.stream import PairedRows, TrainingStream, training_rows
 from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
+from student_train.tracking import Trackers, service_module
 from student_train.trainer import train
 
 
@@ -51,23 +51,34 @@ class Experiment:
     Raises UnknownNameError or InputError before the first step if the cache lacks what a loss needs.
     """
 
-    def __init__(self, cache: Cache, run: RunFolder, choice: Choice) -> None:
+    def __init__(self, cache: Cache, run: RunFolder, choice: Choice, track: Sequence[str] = ()) -> None:
         self.cache = cache
         self.run = run
         self.choice = choice
+        self.track = track
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
-        self.teachers = Teachers(self.teacher)
+        others = {role: cache.teacher(name) for role, name in choice.roles.items()}
+        self.teachers = Teachers(self.teacher, others)
         self.rows: PairedRows = training_rows(cache, self.teachers)
-        self.val: SplitRows | None = None
-        if VAL_SPLIT in cache.splits:
-            self.val = split_rows(cache, self.teacher, VAL_SPLIT)
+        wanted = TEST_SPLIT if choice.recipe.keep == KEEP_BEST_ON_TEST else VAL_SPLIT
+        self.scored_split = wanted if wanted in cache.splits else None
+        self.val: EvaluationRows | None = None
+        if self.scored_split is not None:
+            self.val = evaluation_rows(cache, self.teachers, self.scored_split)
 
     def check(self, arms: Sequence[str]) -> None:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
+        for service in self.track:
+            service_module(service)
         for arm in arms:
             self.stream(self.task(arm), seed=0)
         rates = self.choice.recipe.optimizer.lr
+        if self.scored_split == TEST_SPLIT and len(rates) > 1:
+            raise InputError(
+                f"keep is {KEEP_BEST_ON_TEST!r}, so epochs are scored on {TEST_SPLIT!r}, where no learning "
+                f"rate is chosen; give one of {', '.join(map(str, rates))} with --learning-rates"
+            )
         if self.val is None and len(rates) > 1:
             raise InputError(
                 f"{self.cache.path.name} has no split {VAL_SPLIT!r} to choose one of {len(rates)} learning "
@@ -98,7 +109,11 @@ class Experiment:
         story = load_story(folder)
         if story is None:
             story = self.train(arm, learning_rate, seed, folder)
-            best = f"val SumR {kept_score(story):.1f} in epoch" if story["val"] else "kept epoch"
+            best = (
+                f"{self.scored_split} score {kept_score(story):.1f} in epoch"
+                if story["val"]
+                else "kept epoch"
+            )
             name = f"{arm:8}  learning rate {learning_rate:<7g}  seed {seed}"
             epochs = f"{story['kept_epoch'] + 1} of {story['epochs']}"
             print(f"{name}:  {best} {epochs}, {story['seconds']:.1f} s", flush=True)
@@ -112,7 +127,15 @@ class Experiment:
         started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
-        trained = train(task, stream, recipe, learning_rate, self.validate if self.val else None, label)
+        validate = self.validate if self.val else None
+        told = {
+            **identity_of(self.cache, self.choice),
+            "arm": arm,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        }
+        with Trackers(folder, self.track, told) as log:
+            trained = train(task, stream, recipe, learning_rate, validate, label, log)
         first = stream.plan.epoch(0)
         story = {
             "arm": arm,
@@ -126,6 +149,7 @@ class Experiment:
             "rows_without_video": self.rows.left_out,
             "siblings_in_first_epoch": first.siblings,
             "kept_epoch": trained.kept_epoch,
+            "epoch_chosen_on": self.scored_split,
             "val": trained.val,
             "seconds": trained.seconds,
         }
@@ -133,9 +157,9 @@ class Experiment:
         return story
 
     def validate(self, student: Student) -> float:
-        """SumR, text to video, on val."""
+        """The score of an epoch on the split that it is chosen on."""
         assert self.val is not None
-        return metrics_of(retrieve(student, self.teacher, self.val), self.val)[TEXT_TO_VIDEO]["SumR"]
+        return validation_score(student, self.teachers, self.val)
 
     def task(self, arm: str) -> Task:
         recipe = self.choice.recipe
@@ -152,6 +176,6 @@ class Experiment:
 
 
 def kept_score(story: Mapping[str, Any]) -> float:
-    """SumR on val of the epoch that a training kept."""
+    """The score of the epoch that a training kept, on the split that epochs are scored on."""
     score: float = story["val"][story["kept_epoch"]]
     return score

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from store.durable import PARTIAL_SUFFIX, read_json, write_file
+from store.durable import PARTIAL_SUFFIX, json_digest, read_json, write_file
 from store.errors import DamagedCacheError, InputError, MissingFileError
 from store.identity import require_same
+from store.layout import plan_path, view_path
 from store.reader import Cache
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
@@ -32,25 +35,28 @@ NEEDED_KEYS = {
     CONFIG_FILE: {"identity", "cache"},
     "results.json": {"request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights"},
 }
+LIBRARIES = ("accelerate", "numpy", "safetensors", "tensorboard", "torch", "transformers", "zarr")
 TRAINER_VERSION = 1
 """Raised by hand when a training with the same configuration gives other numbers than before."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is trained: names of teacher, student and recipe, and the recipe with its overrides."""
+    """What is trained: names of teacher, student and recipe, the recipe with its overrides, and the names of
+    other teachers by role."""
 
     teacher: str
     student: str
     recipe_name: str
     recipe: Recipe
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, configuration: Configuration) -> Choice:
         run = configuration.run
         assert run.teacher is not None
         assert run.recipe is not None
-        return cls(run.teacher, run.student, run.recipe, configuration.recipe)
+        return cls(run.teacher, run.student, run.recipe, configuration.recipe, run.roles)
 
 
 def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
@@ -61,9 +67,10 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
     settings = choice.recipe.to_dict()
     del settings["optimizer"]["lr"]
     return {
-        "cache_digest": cache.digest,
+        "cache": pinned_digests(cache, (choice.teacher, *choice.roles.values())),
         "dataset": cache.dataset["name"],
         "teacher": choice.teacher,
+        "roles": dict(choice.roles),
         "student": choice.student,
         "recipe": choice.recipe_name,
         "settings": settings,
@@ -71,6 +78,27 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "trainer_version": TRAINER_VERSION,
     }
+
+
+def pinned_digests(cache: Cache, teachers: Iterable[str]) -> dict[str, str]:
+    """Digest by name of the parts that a training reads: the tables, its teachers, their views and plans.
+
+    What others add to the cache, another teacher or view, changes none of them.
+    """
+    parts = {"tables": json_digest([record.to_dict() for record in cache.manifest.objects])}
+    for name in teachers:
+        teacher = cache.teacher(name)
+        plan = teacher.pair_layout.plan
+        paths = [teacher.path, view_path(teacher.view.name), *([plan_path(plan)] if plan else [])]
+        parts |= {path: cache.manifest.groups[path] for path in paths}
+    return parts
+
+
+def provenance() -> dict[str, str]:
+    """What the numbers came about with; told, never compared."""
+    versions = {name: version(name) for name in LIBRARIES}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"python": platform.python_version(), "machine": device, **versions}
 
 
 class RunFolder:
@@ -98,13 +126,9 @@ class RunFolder:
             raise InputError(
                 f"{self.path} holds other files, no {CONFIG_FILE}; name an empty folder by --out"
             )
-        provenance = {
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-        }
         where = os.path.relpath(cache.path, self.path)
-        config = {"identity": wanted, "cache": where, "provenance": provenance}
+        told = {**provenance(), "cache_digest": cache.digest}
+        config = {"identity": wanted, "cache": where, "provenance": told}
         write_file(file, readable_json(config))
 
     def config(self) -> dict[str, Any]:

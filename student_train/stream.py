@@ -183,10 +183,12 @@ def pair_strips(teacher: TeacherReader, step: Rows) -> tuple[PairBlock, PairBloc
     return scores, None if known.all() else block_of(torch.from_numpy(np.array(known)), step.own)
 
 
-def row_tensors(teachers: Teachers, needs: Sequence[str], axis: str, rows: np.ndarray) -> dict[str, Any]:
+def row_tensors(
+    teachers: Teachers, needs: Sequence[str], axis: str, rows: np.ndarray, rendition: int = 0
+) -> dict[str, Any]:
     """Those of `needs` that belong to videos ("V") or texts ("T"), of `rows` [N], under their own names.
 
-    Signals in float32 of rendition 0; with those of videos `frame_valid` [N, M] bool of each role; pixels,
+    Signals in float32 of one rendition; with those of videos `frame_valid` [N, M] bool of each role; pixels,
     the class of a video (V), the words of a text (T). Pair scores belong to neither.
     """
     found: dict[str, Any] = {}
@@ -194,18 +196,20 @@ def row_tensors(teachers: Teachers, needs: Sequence[str], axis: str, rows: np.nd
         name, role = split_role(need)
         teacher = teachers.in_role(role)
         if axis == "V" and (name in (PIXELS, RELEVANCE) or row_axis(teacher, name) == "V"):
-            found[in_role(FRAME_VALID, role)] = torch.from_numpy(teacher.frame_valid[rows, 0])
+            found[in_role(FRAME_VALID, role)] = torch.from_numpy(teacher.frame_valid[rows, rendition])
         if (name, axis) == (PIXELS, "V"):
-            found[need] = torch.from_numpy(teacher.pixels.read(rows)[:, 0])
+            found[need] = torch.from_numpy(teacher.pixels.read(rows)[:, rendition])
         elif (name, axis) == (CLASS, "V"):
             found[need] = torch.from_numpy(teachers.cache.video_class[rows])
         elif (name, axis) == (TEXT, "T"):
             found[need] = [teachers.cache.texts[row] for row in rows.tolist()]
         elif row_axis(teacher, name) == axis:
             value = teacher.read_decoded(name, rows)
-            found[need] = torch.from_numpy(value[:, 0] if "R" in teacher.signals[name].kind.axes else value)
+            found[need] = torch.from_numpy(
+                value[:, rendition] if "R" in teacher.signals[name].kind.axes else value
+            )
     if axis == "V":
-        found.setdefault(FRAME_VALID, torch.from_numpy(teachers.main.frame_valid[rows, 0]))
+        found.setdefault(FRAME_VALID, torch.from_numpy(teachers.main.frame_valid[rows, rendition]))
     return found
 
 

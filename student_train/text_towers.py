@@ -18,6 +18,7 @@ from student_train.clip_towers import (
     TINY,
     TINY_SIZES,
     digest,
+    load,
     public_state,
     read_tensors,
     tokenizer_of,
@@ -139,12 +140,3 @@ def bert_tokenizer(vocabulary: str, words: int) -> Any:
         return found
 
     return ids_of
-
-
-def load(module: nn.Module, state: dict[str, Tensor], told: str) -> None:
-    """Strictly; raises InputError naming the first tensor that is missing or of another shape."""
-    for name, value in module.state_dict().items():
-        if name not in state or state[name].shape != value.shape:
-            there = tuple(state[name].shape) if name in state else "missing"
-            raise InputError(f"{told} do not fit: {name} is {there}, expected {tuple(value.shape)}")
-    module.load_state_dict(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from store.errors import InputError, NonFiniteError
-from student_train.config import KEEP_LAST, Optimizer, Recipe
+from student_train.config import KEEP_LAST, Recipe
+from student_train.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
 from student_train.stream import TrainingStream
 from student_train.students.base import Student, Task
 
@@ -56,11 +57,13 @@ def train(
     learning_rate: float,
     validate: Callable[[Student], float] | None,
     label: str,
+    log: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Trained:
     """Train `task.student` in place for `recipe.epochs`; keep the epoch that the recipe says.
 
     Without `validate` it is the last. label: names the training in the progress bar and in
-    errors. Raises NonFiniteError as soon as a loss is NaN or infinite.
+    errors. log: told every step's number and its line of the log. Raises NonFiniteError as soon as a loss
+    is NaN or infinite.
     """
     began = time.perf_counter()
     accelerator = make_accelerator()
@@ -73,56 +76,27 @@ def train(
     with tqdm(total=total_steps, desc=label, unit="step", disable=None, leave=False) as progress:
         for epoch in range(recipe.epochs):
             for batch in on_device(stream.epoch(epoch, recipe.siblings_are_negatives), accelerator.device):
-                factor = set_learning_rate(optimizer, step, total_steps, recipe.optimizer.warmup)
+                factor = learning_rate_factor(recipe.optimizer, step, total_steps)
+                set_learning_rate(optimizer, factor)
                 losses = task(batch)
                 accelerator.backward(losses["loss"])
                 norm = accelerator.clip_grad_norm_(student.parameters(), recipe.optimizer.clip_norm)
                 numbers = finite_numbers({**losses, "gradient_norm": norm}, label, step)
                 place = {"epoch": epoch, "step": step, "learning_rate": learning_rate * factor}
                 result.log.append({**place, **numbers})
+                if log is not None:
+                    log(step, result.log[-1])
                 optimizer.step()
                 optimizer.zero_grad()
                 student.after_step()
                 step += 1
                 progress.update()
             keep_epoch(result, epoch, student, validate, recipe.keep)
+            if log is not None and result.val:
+                log(step - 1, {"val_score": result.val[-1]})
     task.student = student
     result.seconds = time.perf_counter() - began
     return result
-
-
-def make_optimizer(student: Student, settings: Optimizer, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and scalars do not decay. Each group keeps its rate at factor 1 in `base_lr`."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in student.named_parameters():
-        scales = [factor for start, factor in settings.lr_scale.items() if name.startswith(start)]
-        decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
-        groups.setdefault((learning_rate * math.prod(scales), decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ],
-        betas=settings.betas,
-        eps=settings.epsilon,
-        fused=True,
-    )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total_steps: int, warmup: float) -> float:
-    """Set every group's rate for `step` and return the factor; a pure function of the step."""
-    factor = learning_rate_factor(step, total_steps, warmup)
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return factor
-
-
-def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
-    """Linear from 0 to 1 over the first `warmup` share of the steps, then half a cosine down to 0."""
-    warmup_steps = warmup * total_steps
-    if step + 1 < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
 
 
 def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:

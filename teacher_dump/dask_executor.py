@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any
 
@@ -70,7 +72,10 @@ class Machine:
             number: {"cls": Nanny, "options": {**self._options(number), "memory_limit": self.worker_bytes}}
             for number in range(self.workers)
         }
-        return SpecCluster(workers, {"cls": Scheduler, "options": scheduler}, silence_logs=logging.WARNING)
+        with threads_deaf_to_interrupts():
+            return SpecCluster(
+                workers, {"cls": Scheduler, "options": scheduler}, silence_logs=logging.WARNING
+            )
 
     def _options(self, number: int) -> dict[str, Any]:
         env = {"CUDA_VISIBLE_DEVICES": self.devices[number]} if self.devices else {}
@@ -182,6 +187,21 @@ def visible_devices(device: str) -> tuple[str, ...]:
     names = told.split(",") if told else [str(number) for number in range(torch.cuda.device_count())]
     _, colon, number = device.partition(":")
     return tuple(names[int(number) : int(number) + 1] if colon else names)
+
+
+@contextmanager
+def threads_deaf_to_interrupts() -> Iterator[None]:
+    """Threads that start meanwhile, and all processes that these start at any time, see no Ctrl-C.
+
+    It reaches every process of a terminal; what it means for a dump, the coordinator's main thread decides.
+    """
+    # Who first spawns a process starts multiprocessing's tracker, which unblocks the signal in its thread.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def dashboard(link: str) -> str:

@@ -43,17 +43,8 @@ def dump(
         plan = make_plan(writer, teacher, settings, executor)
         writer.plan(plan)
         if not writer.is_complete(plan.name):
-            counts = {"V": len(samples.videos), "T": len(samples.texts)}
-            tasks = list(shard_tasks(plan, counts))
-            job = DumpJob(
-                root.absolute(),
-                plan,
-                writer.view_is_complete(plan.view.name),
-                writer.token,
-                settings.decoders or executor.share().decoders,
-                Limits(settings.time_limit_s, settings.memory_limit_mb),
-                library_versions(),
-            )
+            tasks = list(shard_tasks(plan, {"V": len(samples.videos), "T": len(samples.texts)}))
+            job = make_job(writer, plan, settings, executor)
             with executor.running(job, samples, teacher) as run:
                 _run(writer, run, tasks)
                 if (batches := draw_batches(writer, plan)) is not None:
@@ -96,6 +87,19 @@ def make_plan(
         teacher.view,
         pairs.signals,
         execution(pairs.signals, counts, fixed, settings.shard_rows, frame_bytes, pairs.most_rows),
+        library_versions(),
+    )
+
+
+def make_job(writer: CacheWriter, plan: TeacherPlan, settings: DumpSettings, executor: Executor) -> DumpJob:
+    """What the tasks of `plan`, which `writer` has fixed, share."""
+    return DumpJob(
+        writer.root.absolute(),
+        plan,
+        writer.view_is_complete(plan.view.name),
+        writer.token,
+        settings.decoders or executor.share().decoders,
+        Limits(settings.time_limit_s, settings.memory_limit_mb),
         library_versions(),
     )
 

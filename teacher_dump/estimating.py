@@ -21,7 +21,7 @@ from teacher_dump.executors import Executor
 from teacher_dump.measured_batch import MeasuredBatch, measure
 from teacher_dump.pair_costs import PlanSize, choose_layout, layout_costs
 from teacher_dump.pair_layouts import LOGITS
-from teacher_dump.pair_memory import block_bytes
+from teacher_dump.pair_memory import reckoned_bytes
 from teacher_dump.payback import WARM_SHARE, live_backbone, payback
 from teacher_dump.phase_seconds import Crew, seconds_by_phase
 from teacher_dump.plan import (
@@ -209,7 +209,7 @@ def memory_bytes(planned: PlannedDump, teacher: Teacher, batch: MeasuredBatch, c
     of_videos = round(batch.batch_bytes * size) + ahead * plan.view.pixel_bytes
     of_pairs = 0
     if batch.block is not None:
-        of_pairs = round(block_bytes(teacher)(*batch.block_shape))
+        of_pairs = round(reckoned_bytes(teacher, *batch.block_shape))
     if LOGITS in plan.execution["phase_of"]:
         row = FLOAT32_BYTES * counts.texts
         strip = max(batch.block_shape[0], plan.execution["pairs"]["memory_bytes"] // row)

@@ -7,8 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from teacher_dump.measured_batch import MeasuredBatch, StageCosts
-from teacher_dump.plan import CALIBRATION, CALIBRATION_ROWS, PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS
+from teacher_dump.plan import (
+    CALIBRATION,
+    CALIBRATION_ROWS,
+    PLANNED_PHASE,
+    PRECISION,
+    PRECISION_ROWS,
+    TOPK_TEXTS,
+    TOPK_VIDEOS,
+)
 from teacher_dump.planned_dump import PlannedDump
+
+FORWARDS = 3
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ def seconds_by_phase(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> 
     """What is left of every phase, on the clock."""
     of_phase = {
         CALIBRATION: calibration_s,
+        PRECISION: precision_s,
         "videos": videos_s,
         "texts": texts_s,
         "relevance": relevance_s,
@@ -78,6 +89,12 @@ def calibration_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> flo
     of_videos = videos * (batch.of_video.decode_s / crew.decoders + batch.of_video.forward.clock_s)
     of_texts = texts * batch.of_text.forward.clock_s
     return of_videos * ("V" in axes) + of_texts * ("T" in axes)
+
+
+def precision_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """One task: a few videos and texts in the teacher's precision and, about twice as long, in float32."""
+    forward_s = batch.of_video.forward.clock_s + batch.of_text.forward.clock_s
+    return PRECISION_ROWS * (batch.of_video.decode_s / crew.decoders + FORWARDS * forward_s)
 
 
 def stored_s(batch: MeasuredBatch, count: float) -> float:

@@ -4,8 +4,8 @@ The model is `student_train.mobile_student`; the four variants of Table 1 are wi
 transformer, and "*", with TinyBERT. No code was published. What the paper leaves open is said where it is
 decided: divergences and similarities in `student_train.losses`, and here: the student's layers are the four
 last stages of its encoder, the teacher's all of its blocks (figure 6 has 4 and 12); the mask's borders are
-spread evenly; alpha to delta of equation 15 are 1; frames are pooled as CLIP4Clip does it, normalised. Where
-several processes train together, BatchNorm counts the frames of its own process only.
+spread evenly; alpha to delta of equation 15 are 1; frames are pooled as CLIP4Clip does it, normalised; AdamW
+learns. Where several processes train together, BatchNorm counts the frames of its own process only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from student_train.losses.layers import (
     teacher_as_base,
 )
 from student_train.losses.teachclip import info_nce
-from student_train.mobile_student import AFTER_TIME, BEFORE_TIME, OWN, Config, build
+from student_train.mobile_student import AFTER_TIME, BEFORE_TIME, OWN, Config, MobileStudent, build
 from student_train.needs import FRAME_VALID, IGNORED_PAIR, LOGIT_SCALE, PAIR_KNOWN, PAIR_SCORES, PIXELS
 from student_train.rows import PairBlock, PerRow
 from student_train.students.base import Batch, LossTerm, Outputs, SignalSizes
 from student_train.text_towers import TINYBERT
 
-__all__ = ["RECIPES", "Config", "build", "losses", "small", "tiny"]
+__all__ = ["RECIPES", "Config", "MobileStudent", "build", "losses", "small", "tiny"]
 
 
 def local_block(

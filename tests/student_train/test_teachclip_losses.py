@@ -5,9 +5,13 @@ import pytest
 import torch
 
 from student_train.losses.teachclip import (
+    coarse_cross_entropy,
+    coarse_huber,
     coarse_pearson,
     fine_cross_entropy_mean,
     fine_cross_entropy_sum,
+    fine_huber,
+    fine_pearson,
     info_nce,
     pearson_distance,
 )
@@ -123,3 +127,68 @@ def test_gradients_agree_with_finite_differences(known: torch.Tensor | None) -> 
         lambda x: fine_cross_entropy_sum(x.log_softmax(-1), relevance).mean(), student
     )
     assert torch.autograd.gradcheck(lambda x: whole(info_nce, x), student)
+
+
+def huber(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    apart = np.abs(first - second)
+    return np.where(apart < 1, apart**2 / 2, apart - 0.5)
+
+
+KNOWN = torch.rand(5, 5, generator=torch.Generator().manual_seed(4)) > 0.3
+
+
+@pytest.mark.parametrize("known", [None, KNOWN])
+def test_coarse_cross_entropy_is_averaged_over_entries_and_summed_over_directions(known) -> None:
+    student, teacher = logits(2).numpy(), logits(3).numpy()
+    there = np.ones((5, 5), bool) if known is None else known.numpy()
+    expected = 0.0
+    for s, t, k in ((student, teacher, there), (student.T, teacher.T, there.T)):
+        rows = [
+            -np.mean(softmax(t[i][k[i]]) * np.log(softmax(s[i][k[i]]))) for i in range(5) if k[i].sum() >= 2
+        ]
+        expected += np.mean(rows)
+    blind = logits(3) if known is None else logits(3).masked_fill(~known, torch.nan)
+    assert whole(coarse_cross_entropy, logits(2), blind, known).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("known", [None, KNOWN])
+def test_coarse_huber_compares_raw_logits_once_a_pair(known) -> None:
+    entries = huber(logits(2).numpy(), logits(3).numpy())
+    there = np.ones((5, 5), bool) if known is None else known.numpy()
+    expected = np.mean([entries[i][there[i]].mean() for i in range(5) if there[i].any()])
+    blind = logits(3) if known is None else logits(3).masked_fill(~known, torch.nan)
+    assert whole(coarse_huber, logits(2), blind, known).item() == pytest.approx(expected)
+
+
+def test_fine_pearson_and_huber_compare_frame_weights_of_frames_that_exist() -> None:
+    weight, relevance = logits(7).softmax(-1), logits(8).softmax(-1)
+    valid = torch.ones(5, 5, dtype=torch.bool)
+    valid[0, 3:] = False
+    valid[1, 1:] = False
+    w, r, v = weight.numpy(), relevance.numpy(), valid.numpy()
+    distances = [1 - np.corrcoef(w[i][v[i]], r[i][v[i]])[0, 1] for i in (0, 2, 3, 4)]
+    assert fine_pearson(weight, relevance, valid).mean().item() == pytest.approx(np.mean(distances))
+    expected = (huber(w, r) * v).mean()
+    assert fine_huber(weight, relevance, valid).mean().item() == pytest.approx(expected)
+    full = [1 - np.corrcoef(w[i], r[i])[0, 1] for i in range(5)]
+    assert fine_pearson(weight, relevance).mean().item() == pytest.approx(np.mean(full))
+    assert fine_huber(weight, relevance).mean().item() == pytest.approx(huber(w, r).mean())
+
+
+def test_a_video_with_one_frame_tells_pearson_nothing() -> None:
+    weight = logits(7)[:1].softmax(-1).requires_grad_()
+    valid = torch.tensor([[True, False, False, False, False]])
+    found = fine_pearson(weight, logits(8)[:1].softmax(-1), valid)
+    found.mean().backward()
+    assert found.counts.tolist() == [False]
+    assert not weight.grad.any()
+
+
+@pytest.mark.parametrize("known", [None, torch.rand(4, 4, generator=torch.Generator().manual_seed(1)) > 0.2])
+def test_gradients_of_the_other_methods_agree_with_finite_differences(known) -> None:
+    student, teacher = logits(12, 4).requires_grad_(), logits(10, 4)
+    relevance = logits(11, 4).softmax(-1)
+    for coarse in (coarse_cross_entropy, coarse_huber):
+        assert torch.autograd.gradcheck(lambda x, f=coarse: whole(f, x, teacher, known), student)
+    for fine in (fine_pearson, fine_huber):
+        assert torch.autograd.gradcheck(lambda x, f=fine: f(x.softmax(-1), relevance).mean(), student)
