@@ -196,6 +196,7 @@ def test_a_disk_on_which_nothing_fits_is_told_so(tmp_path, capsys, monkeypatch):
     assert "--plan batch=240,epochs=5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_would_fit_fits(clips, tmp_path, monkeypatch):
     """The bytes of an alternative are those of a dump with its options."""
     samples, teacher = colour_samples(clips), ColourTeacher(layer=True)
