@@ -1,4 +1,4 @@
-"""python -m teacher_dump dump | estimate | recheck | reencode | fit | teachers: stage 1, videos to signals."""
+"""python -m teacher_dump dump | estimate | recheck | fit | ...: stage 1, videos to a cache of signals."""
 
 from __future__ import annotations
 
