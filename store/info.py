@@ -15,7 +15,7 @@ from typing import Any
 from store.cli import add_debug
 from store.contents import read_attributes
 from store.durable import read_json
-from store.errors import CacheError
+from store.errors import CacheError, DamagedCacheError
 from store.layout import TableCounts, TeacherPlan, teacher_path
 from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
@@ -34,7 +34,9 @@ def gather(path: Path) -> dict[str, Any]:
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete);
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
       splits_sha256, protocol, missing {<what>: count}, prompts};
-    teachers {<teacher>: {identity, view, provenance, pair_scores, videos_decoded, videos_failed, bytes,
+    teachers {<teacher>: {identity, view, provenance,
+      difference_to_float32 {<signal>: {relative_l2, max_abs}}, empty for a teacher in float32,
+      pair_scores, videos_decoded, videos_failed, bytes,
       pixels {encoding, quality, frames, bytes, psnr_db}, null where no frames are kept,
       signals {<signal>: {axes, shape, encoding, reduction {tokens, width}, bytes,
       attributes, meaning, needed_by,
@@ -67,6 +69,7 @@ def _teacher(cache: Cache, name: str) -> dict[str, Any]:
         "view": teacher.view.to_dict(),
         "pixels": teacher.kept_pixels,
         "provenance": dict(teacher.plan.provenance),
+        "difference_to_float32": _precision(teacher),
         "pair_scores": teacher.pair_layout.layout,
         "videos_decoded": int(teacher.video_usable.sum()),
         "videos_failed": len(teacher.failures),
@@ -76,6 +79,17 @@ def _teacher(cache: Cache, name: str) -> dict[str, Any]:
         },
         "reports": dict(_reports(cache.reports_dir, name)),
     }
+
+
+def _precision(teacher: TeacherReader) -> dict[str, dict[str, float]]:
+    """How far a teacher in half precision was from float32 on a sample; {} for one in float32."""
+    told = read_attributes(teacher.cache.path, teacher.path).get("difference_to_float32", {})
+    if not isinstance(told, dict) or not all(
+        isinstance(error, dict) and all(is_of(value, float) for value in error.values())
+        for error in told.values()
+    ):
+        raise DamagedCacheError(f"{teacher.path}/zarr.json garbles its difference_to_float32; pull it again")
+    return told
 
 
 def _signal(teacher: TeacherReader, spec: SignalSpec, counts: TableCounts, size: int) -> dict[str, Any]:
@@ -172,6 +186,11 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
         f"of {view['size']} x {view['size']} pixels"
     )
     yield f"  videos   {teacher['videos_decoded']:,} decoded, {teacher['videos_failed']:,} failed"
+    if teacher["difference_to_float32"]:
+        apart = (
+            f"{name} {_short(e.get('relative_l2'))}" for name, e in teacher["difference_to_float32"].items()
+        )
+        yield from _wrapped("float32", f"differs from it (relative L2): {', '.join(apart)}")
     if (pixels := teacher["pixels"]) is not None:
         yield f"  pixels   {_kept(pixels)}"
     for report, said in teacher["reports"].items():

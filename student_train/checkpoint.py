@@ -54,10 +54,12 @@ class StepLog:
         self._path = folder / LOG_FILE
         self._file: IO[bytes] | None = None
 
-    def __call__(self, line: Mapping[str, Any]) -> None:
+    def __call__(self, step: int, line: Mapping[str, Any]) -> None:
+        if "step" not in line:  # a score: training.json has those
+            return
         if self._file is None:
             before = self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []
-            write_file(self._path, b"".join(before[: line["step"]]))
+            write_file(self._path, b"".join(before[:step]))
             self._file = open(self._path, "ab")  # noqa: SIM115, closed by close()
         self._file.write(json.dumps(line).encode() + b"\n")
 
@@ -141,6 +143,11 @@ class Checkpoints:
             except (CacheError, OSError) as error:
                 warnings.warn(f"{error}; the checkpoint before it is used", RuntimeWarning, stacklevel=2)
         return None
+
+    def step(self) -> int:
+        """Steps that are done in the last sound state, 0 if there is none."""
+        found = self.newest()
+        return found[1]["step"] if found else 0
 
     def _read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         document, path = read_json(self._file(step, ".json")), self._file(step, ".safetensors")

@@ -48,7 +48,7 @@ def train(options: argparse.Namespace) -> int:
     cache.split(TEST_SPLIT)
     torch.set_num_threads(settings.threads)
     run = RunFolder(options.out)
-    experiment = Experiment(cache, run, choice)
+    experiment = Experiment(cache, run, choice, settings.track)
     experiment.check(settings.arms)
     if rank() == 0:
         run.pin(cache, choice)

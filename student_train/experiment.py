@@ -8,7 +8,8 @@ steps. If only the taught arm is asked for, it is chosen for that one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -26,11 +27,12 @@ from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT
 from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.guard import UnchangedCache
-from student_train.run_folder import Choice, RunFolder, pinned_digests
+from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
 from student_train.smoke import smoke_step
 from student_train.stream import TrainingStream, order_of, order_story, require
 from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
+from student_train.tracking import Trackers, service_module
 from student_train.trainer import TrainingLog, Watch, train
 from student_train.training_rows import PairedRows, training_rows
 
@@ -55,17 +57,17 @@ class Selection:
 class Experiment:
     """The trainings of one run; a finished one is never trained again.
 
-    open_logs: who gets the numbers of a training, made from its folder. saving: options of `Checkpoints`.
+    track: services that are told every step, besides TensorBoard. saving: options of `Checkpoints`.
     Raises UnknownNameError or InputError before the first step if the cache lacks what a loss needs.
     """
 
-    open_logs: Sequence[Callable[[Path], TrainingLog]] = (StepLog,)
     saving: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, cache: Cache, run: RunFolder, choice: Choice) -> None:
+    def __init__(self, cache: Cache, run: RunFolder, choice: Choice, track: Sequence[str] = ()) -> None:
         self.cache = cache
         self.run = run
         self.choice = choice
+        self.track = track
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
         others = {role: cache.teacher(name) for role, name in choice.roles.items()}
@@ -81,6 +83,8 @@ class Experiment:
 
     def check(self, arms: Sequence[str]) -> None:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
+        for service in self.track:
+            service_module(service)
         for arm in arms:
             self.stream(self.task(arm), seed=0)
         rates = self.choice.recipe.optimizer.lr
@@ -139,19 +143,10 @@ class Experiment:
         started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
-        logs = [open_log(folder) for open_log in self.open_logs] if rank() == 0 else []
-
-        def write_out() -> None:
-            for log in logs:
-                log.flush()
-
-        checkpoints = Checkpoints(folder / CHECKPOINTS, before_saving=write_out, **self.saving)
-        watch = Watch(label, self.validate if self.val else None, logs, self.unchanged, checkpoints)
-        try:
+        told = {"arm": arm, "learning_rate": learning_rate, "seed": seed}
+        with ExitStack() as logs:
+            checkpoints, watch = self.watch(label, folder, told, logs)
             trained = train(task, stream, recipe, learning_rate, watch)
-        finally:
-            for log in logs:
-                log.close()
         story = {
             "arm": arm,
             "learning_rate": learning_rate,
@@ -170,6 +165,21 @@ class Experiment:
             save_training(folder, trained.state, story)
             checkpoints.clear()
         return story
+
+    def watch(
+        self, label: str, folder: Path, told: Mapping[str, Any], logs: ExitStack
+    ) -> tuple[Checkpoints, Watch]:
+        """Checkpoints and logs of the training in `folder`; `logs` closes them."""
+        lines = StepLog(folder)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, before_saving=lines.flush, **self.saving)
+        opened: list[TrainingLog] = []
+        if rank() == 0:
+            logs.callback(lines.close)
+            settings = {**identity_of(self.cache, self.choice), **told}
+            services = Trackers(folder, self.track, settings, checkpoints.step())
+            opened = [lines, logs.enter_context(services)]
+        validate = self.validate if self.val else None
+        return checkpoints, Watch(label, validate, opened, self.unchanged, checkpoints)
 
     def try_out(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
         """One batch of the last arm through everything; tells what a long job will take."""

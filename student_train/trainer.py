@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +35,9 @@ if TYPE_CHECKING:
 STOP, SAVE = "stop", "save"
 
 
-class TrainingLog(Protocol):
-    """Receives one line of numbers a step, in order; after a resume it begins again at a step it may know."""
-
-    def __call__(self, line: Mapping[str, Any]) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
+TrainingLog = Callable[[int, Mapping[str, Any]], None]
+"""Told every step's number and its line of numbers, in order, and after the last step of an epoch its
+`val_score`. After a resume it begins again at a step that it may have heard of."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class Watch:
 
     label: str
     validate: Callable[[Student], float] | None = None
-    logs: Sequence[Callable[[Mapping[str, Any]], None]] = ()
+    logs: Sequence[TrainingLog] = ()
     unchanged: Callable[[], None] = lambda: None
     checkpoints: Checkpoints | None = None
 
@@ -118,7 +113,7 @@ def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: flo
             parts |= wished(termination, watch.checkpoints, result.step, device)
             step_s = time.perf_counter() - started
             told = {"epoch": epoch, "step": result.step - 1, "learning_rate": learning_rate * factor}
-            told |= {"wait_s": waited_s, "step_s": step_s, "samples_per_s": stream.batch_size / step_s}
+            told |= {"data_wait_s": waited_s, "samples_per_s": stream.batch_size / step_s}
             unread.append(StepNumbers(parts, told, rows))
             wishes |= read(unread, 0 if epoch_ends else STEPS_LATE.get(device.type, 0), watch, taught, stream)
             bar.update()
@@ -183,7 +178,7 @@ def read(
         taught.add(numbers, (step.told["step"] + 1) % stream.steps_per_epoch == 0)
         if rank() == 0:
             for log in watch.logs:
-                log({**step.told, **numbers})
+                log(step.told["step"], {**step.told, **numbers})
     return wishes
 
 
@@ -193,6 +188,8 @@ def end_epoch(result: Trained, epoch: int, student: Student, watch: Watch, keep:
     watch.unchanged()
     if watch.validate is not None:
         result.val.append(from_first(watch.validate(student) if rank() == 0 else None))
+        for log in watch.logs:
+            log(result.step - 1, {"val_score": result.val[-1]})
         if keep != KEEP_LAST and result.val[-1] <= max(result.val[:-1], default=-math.inf):
             return
     result.kept_epoch = epoch

@@ -22,12 +22,15 @@ from store.inputs.samples import Samples
 from store.kept_pixels import PIXEL_JPEG, JpegFile
 from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
 from store.ledger import Commit, VideoFacts
-from store.publication import planned_signal_arrays, planned_view_arrays
+from store.publication import TO_FLOAT32, planned_signal_arrays, planned_view_arrays
 from store.tables import read_batch_plan, read_column
-from teacher_dump.calibrate import calibrate
+from teacher_dump.calibrate import calibrate, sample_rows
+from teacher_dump.forward import stacked, text_signals, video_signals
+from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.overlap import Behind, made_ahead
 from teacher_dump.pair_phases import PairPhases
-from teacher_dump.plan import CALIBRATION, PLANNED_PHASE, ShardTask
+from teacher_dump.plan import CALIBRATION, PLANNED_PHASE, PRECISION, PRECISION_ROWS, ShardTask
+from teacher_dump.precision import error_to_float32
 from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
 from teacher_dump.teachers.base import Teacher
 
@@ -64,6 +67,7 @@ class ShardDumper:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""
         phases = {
             CALIBRATION: self._calibrate,
+            PRECISION: self._measure_precision,
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
@@ -113,6 +117,19 @@ class ShardDumper:
 
         objects = calibrate(self.root, self.plan, self.samples, encode_videos, self._encode_texts)
         return Commit(task.name, tuple(objects))
+
+    def _measure_precision(self, task: ShardTask, progress: Progress) -> Commit:
+        """What half precision changes, on a few rows spread over the tables; nothing if none decodes."""
+        assert isinstance(self.teacher, FrozenTeacher)
+        rows = sample_rows(len(self.samples.videos), PRECISION_ROWS)
+        videos = [video for video in self._decoded(rows) if isinstance(video, DecodedVideo)]
+        progress(task.stop - task.start)
+        if not videos:
+            return Commit(task.name, ())
+        frames_BMYXC, valid_BM = (torch.from_numpy(values[:, 0]) for values in stacked(videos))
+        texts = [self.samples.texts[row].text for row in sample_rows(len(self.samples.texts), PRECISION_ROWS)]
+        errors = error_to_float32(self.teacher, frames_BMYXC, valid_BM, texts)
+        return Commit(task.name, (), {f"{TO_FLOAT32}{name}": error for name, error in errors.items()})
 
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
         rows = range(task.start, task.stop)
@@ -171,20 +188,11 @@ class ShardDumper:
             yield batch, *stacked([video for _, video in batch])
 
     def _encode_videos(self, frames_BRMYXC: np.ndarray, valid_BRM: np.ndarray) -> dict[str, np.ndarray]:
-        """Signals [B, R, M, ...] of a batch: renditions are videos of their own to a teacher."""
-        batch, renditions = valid_BRM.shape[:2]
-        encoded = self.teacher.encode_videos(
-            torch.from_numpy(frames_BRMYXC).flatten(0, 1), torch.from_numpy(valid_BRM).flatten(0, 1)
-        )
-        return {
-            name: values.unflatten(0, (batch, renditions)).float().cpu().numpy()
-            for name, values in encoded.items()
-        }
+        return video_signals(self.teacher, frames_BRMYXC, valid_BRM)
 
     def _encode_texts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Signals [B, ...] of text rows."""
-        encoded = self.teacher.encode_texts([self.samples.texts[row].text for row in rows])
-        return {name: values.float().cpu().numpy() for name, values in encoded.items()}
+        return text_signals(self.teacher, [self.samples.texts[row].text for row in rows])
 
     def _dump_texts(self, task: ShardTask, progress: Progress) -> Commit:
         with ExitStack() as stack:
@@ -207,8 +215,3 @@ class ShardDumper:
                     signals.append(matched, {"frame_relevance": relevance_BM[:, None].float().cpu().numpy()})
                 progress(len(rows))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
-
-
-def stacked(videos: Sequence[DecodedVideo]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames uint8 [B, R, M, Y, X, C] of a batch, and which of them are there: bool [B, R, M]."""
-    return np.stack([video.frames for video in videos]), np.stack([video.frame_valid for video in videos])

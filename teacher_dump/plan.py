@@ -3,6 +3,7 @@
 A dump goes in phases, each over the rows of one axis; a later phase reads what an earlier one stored:
 
     calibration    a sample of videos and texts -> the numbers that int8 and projections need (one task)
+    precision      a few videos and texts, in half precision and in float32 -> how far apart (one task)
     videos (V)     frames -> frame features, layers, and the view itself
     texts (T)      captions -> text features
     relevance (T)  stored features of a text and of its own video -> frame scores
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from store.errors import InputError
 from store.kept_pixels import KeptPixels
@@ -26,9 +28,10 @@ from store.reduction import kept_tokens
 from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec, plan_of
 
 if TYPE_CHECKING:
+    from store.inputs.samples import Samples
     from teacher_dump.teachers.base import Teacher
 
-CALIBRATION = "calibration"
+CALIBRATION, PRECISION = "calibration", "precision"
 PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS = "planned", "topk_texts", "topk_videos"
 PHASE_AXIS = {
     "videos": "V",
@@ -47,6 +50,16 @@ MOST_PIECES = 64
 kill costs is one of them. `pairs` reads all texts again for each of its shards, so it has fewer.
 """
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
+PRECISION_ROWS = 8
+
+
+class PlanSource(Protocol):
+    """What a plan depends on: a `CacheWriter`, or a look at the cache that writes nothing."""
+
+    root: Path
+    samples: Samples
+
+    def stored_plan(self, teacher: str) -> TeacherPlan | None: ...
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,8 @@ def shard_tasks(plan: TeacherPlan, counts: Mapping[str, int]) -> Iterator[ShardT
     wanted = {"videos", *plan.execution["phase_of"].values()} - {PLANNED_PHASE}
     if any(spec.is_calibrated for spec in plan.signals):
         yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"])
+    if plan.identity.get("dtype", "float32") != "float32":
+        yield ShardTask(plan.name, PRECISION, 0, 0, PRECISION_ROWS)
     for phase in PHASES:
         if phase in wanted:
             yield from _tasks(plan, phase, counts[PHASE_AXIS[phase]])

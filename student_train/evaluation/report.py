@@ -18,7 +18,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = [title(results), peak_line(results), metrics_table(results), *notes(results)]
     for way, tables in results.get("reweighted", {}).items():
         parts += [reweighted_line(way, results), metrics_table(tables, mark=way.replace("_", " "))]
-        parts.append(gain_lines(tables))
+        parts += [absence(tables), gain_lines(tables)]
     parts.append(frame_weight_table(results))
     parts.append(size_line("Seconds", results["seconds"], ".1f"))
     parts.append(size_line("Bytes in the cache", results["bytes"], ",d"))
@@ -97,9 +97,13 @@ def with_spread(found: Mapping[str, Any], digits: int = 1) -> str:
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """Lines about the teacher if it is absent, the gain of teaching, and the learning rate."""
-    teacher = results["teacher"]
-    absent = f"No row for the teacher: {teacher['absent']}." if "absent" in teacher else ""
-    return [absent, gain_lines(results), learning_rate_line(results)]
+    return [absence(results), gain_lines(results), learning_rate_line(results)]
+
+
+def absence(tables: Mapping[str, Any]) -> str:
+    """Why a table has no row for the teacher; "" if it has one."""
+    teacher = tables["teacher"]
+    return f"No row for the teacher: {teacher['absent']}." if "absent" in teacher else ""
 
 
 def gain_lines(tables: Mapping[str, Any]) -> str:
@@ -107,17 +111,34 @@ def gain_lines(tables: Mapping[str, Any]) -> str:
 
 
 def gain_line(tables: Mapping[str, Any], direction: str) -> str:
-    """Taught less untaught, and how much of the gap between untaught and teacher that closes."""
+    """Taught less untaught, seed by seed, and how much of the gap to the teacher that closes."""
     ((metric, found),) = tables["gain"][direction].items()
     each = ", ".join(f"{value:+.1f}" for value in found["per_seed"])
-    teacher = tables["teacher"]
-    closed = ""
-    if "absent" not in teacher:
-        gap = teacher[direction][metric]["mean"] - tables[UNTAUGHT][direction][metric]["mean"]
-        closed = f", {100 * found['mean'] / gap:.0f}% of the gap to the teacher" if gap > 0 else ""
     spread = f" ± {found['std']:.1f}" if len(found["per_seed"]) > 1 else ""
+    closed = gap_closed(tables, direction)
+    share = "" if closed is None else f", {closed:.0f}% of the gap to the teacher"
     gained = f"{found['mean']:+.1f}{spread} {metric} (by seed {each})"
-    return f"- Gain of teaching, {LABELS[direction]}: {gained}{closed}."
+    return f"- Gain of teaching, {LABELS[direction]}: {gained}{share}."
+
+
+def gain_cell(tables: Mapping[str, Any], direction: str) -> str:
+    """The gain of teaching in a table's cell; "" if one arm alone was trained."""
+    if "gain" not in tables:
+        return ""
+    ((metric, found),) = tables["gain"][direction].items()
+    spread = f" ± {found['std']:.1f}" if len(found["per_seed"]) > 1 else ""
+    closed = gap_closed(tables, direction)
+    share = "" if closed is None else f", {closed:.0f}% of gap"
+    return f"{found['mean']:+.1f}{spread} {metric}{share}"
+
+
+def gap_closed(tables: Mapping[str, Any], direction: str) -> float | None:
+    """Percent of the way from untaught to teacher; None without a teacher that is better than untaught."""
+    if "absent" in tables["teacher"]:
+        return None
+    ((metric, found),) = tables["gain"][direction].items()
+    gap = tables["teacher"][direction][metric]["mean"] - tables[UNTAUGHT][direction][metric]["mean"]
+    return 100 * found["mean"] / gap if gap > 0 else None
 
 
 def learning_rate_line(results: Mapping[str, Any]) -> str:
@@ -163,7 +184,9 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def sum_recall(results: Mapping[str, Any], who: str) -> dict[str, Any] | None:
-    """SumR, text to video, of teacher or arm; None if it is not there."""
+def headline(results: Mapping[str, Any], who: str) -> dict[str, Any] | None:
+    """SumR, text to video, or top-1 of a dataset of classes, of teacher or arm; None if it is not there."""
     found = results.get(who, {"absent": ""})
-    return None if "absent" in found else found[TEXT_TO_VIDEO]["SumR"]
+    if "absent" in found:
+        return None
+    return found[TEXT_TO_VIDEO]["SumR"] if TEXT_TO_VIDEO in found else found["recognition"]["top-1"]

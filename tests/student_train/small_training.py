@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from student_train.stream import TrainingStream, order_of
 from student_train.students import afa
 from student_train.students.base import Task
 from student_train.teachers import Teachers
-from student_train.trainer import Trained, Watch, train
+from student_train.trainer import Trained, TrainingLog, Watch, train
 from student_train.training_rows import training_rows
 from tests.student_train.learnable_cache import SIGNALS
 
@@ -35,7 +35,7 @@ RECIPE = dataclasses.replace(
     epochs=4,
     batch_size=16,
 )
-TIMES = ("wait_s", "step_s", "samples_per_s")
+TIMES = ("data_wait_s", "samples_per_s")
 RATE = 3e-3
 
 
@@ -55,7 +55,7 @@ def run(
     recipe: Recipe = RECIPE,
     seed: int = 0,
     checkpoints: Checkpoints | None = None,
-    logs: Sequence[Callable[[Mapping[str, Any]], None]] = (),
+    logs: Sequence[TrainingLog] = (),
 ) -> Trained:
     """A training whose score is the logit scale, so that the best epoch is some epoch."""
     task, stream = task_and_stream(teacher, recipe, seed)
@@ -64,6 +64,15 @@ def run(
         return float(-student.log_logit_scale.item())
 
     return train(task, stream, recipe, RATE, Watch("a test", score, logs, checkpoints=checkpoints))
+
+
+class Lines(list[dict[str, Any]]):
+    """A log that keeps the line of every step, and no scores."""
+
+    def __call__(self, step: int, line: Mapping[str, Any]) -> None:
+        if "step" in line:
+            assert line["step"] == step
+            self.append(dict(line))
 
 
 def timeless(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,8 +90,8 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = StepLog(options.folder) if rank() == 0 else None
 
-    def die(line: Mapping[str, Any]) -> None:
-        if line["step"] == options.kill_at:
+    def die(step: int, line: Mapping[str, Any]) -> None:
+        if step == options.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     flush = lines.flush if lines else lambda: None

@@ -20,8 +20,8 @@ STATE = {"weight": torch.arange(6.0).reshape(2, 3), "scale": torch.tensor(2.5)}
 @pytest.fixture
 def folder(tmp_path):
     log = StepLog(tmp_path / "run" / "one")
-    log({"step": 0})
-    log({"step": 1})
+    log(0, {"step": 0})
+    log(1, {"step": 1})
     log.close()
     save_training(tmp_path / "run" / "one", STATE, {"seconds": 1.5})
     return tmp_path / "run" / "one"

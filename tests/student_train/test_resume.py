@@ -48,10 +48,10 @@ def until(step: int, teacher: TeacherReader, folder: Path, error: BaseException 
     """A training that loses its process after the numbers of `step` are written."""
     log = StepLog(folder)
 
-    def stop(line: dict) -> None:
-        if line["step"] == step and error is None:
+    def stop(number: int, line: dict) -> None:
+        if number == step and error is None:
             os.kill(os.getpid(), signal.SIGTERM)
-        elif line["step"] == step:
+        elif number == step:
             raise error
 
     checkpoints = Checkpoints(

@@ -11,6 +11,8 @@ import torch
 from store.errors import IdentityError, InputError
 from store.inputs.samples import Split, Text
 from store.pair_scores import DENSE, FACTORED, PLANNED_TOPK
+from store.retrieval_metrics import retrieval_metrics
+from store.teacher_report import teacher_report
 from store.verify import verify
 from store.writer import CacheWriter
 from teacher_dump import pair_phases
@@ -69,6 +71,7 @@ def test_a_batchs_best_are_those_of_equation_5_and_their_scores_those_of_equatio
     teacher = chosen.teacher("albef")
     topk, said = teacher.planned_topk, whole.teacher("albef")
     assert topk.batches.steps == 2 * (12 // 4)
+    assert not verify(chosen.path).faults
     for step in range(topk.batches.steps):
         video, text = topk.batches.video[step], topk.batches.text[step]
         dual = cosines(teacher, video, text)
@@ -175,6 +178,26 @@ def test_a_splits_best_are_reranked_as_albefs_evaluation_does(chosen, whole):
                 np.testing.assert_allclose(score[row][:k], np.sort(all_scores[places])[::-1], atol=2e-3)
 
 
+def test_the_report_of_reranked_splits_is_that_of_albefs_matrices(chosen, whole):
+    """-100 everywhere but for the k best of each row, each direction by its own matrix."""
+    teacher, said = chosen.teacher("albef"), whole.teacher("albef")
+    told = teacher_report(teacher)["splits"]["test"]
+    videos, texts = chosen.split("test").video, chosen.split("test").text
+    dual, (logits, _) = cosines(teacher, videos, texts).numpy(), said.pair_scores(videos, texts)
+    by_video, by_text = (np.full(logits.shape, -100.0) for _ in range(2))
+    for matrix, similarity, score in ((by_video, dual, logits), (by_text.T, dual.T, logits.T)):
+        best = top_k(similarity, min(3, similarity.shape[1]))
+        np.put_along_axis(matrix, best, np.take_along_axis(score.astype(float), best, 1), 1)
+    for way, matrix in (("text_to_video", by_text), ("video_to_text", by_video)):
+        assert told[way] == retrieval_metrics(matrix, np.arange(2), chosen.protocol)[way]
+
+
+def test_only_planned_pairs_make_no_report(clips, tmp_path):
+    options = replace(BASE, pairs=PairOptions(plan=BATCHES, topk=2, splits=("train",)))
+    cache = dump(tmp_path / "c.zarr", captioned(clips), albef.tiny(0), options, {})
+    assert "--topk-splits test" in teacher_report(cache.teacher("albef"))["splits"]["test"]["not_computable"]
+
+
 def test_of_equal_similarities_the_first_are_chosen():
     scores = np.array([[1.0, 3, 3, 2, 3], [0, 0, 0, 0, 0]])
     assert top_k(scores, 2).tolist() == [[1, 2], [0, 1]]
@@ -200,7 +223,9 @@ def test_a_dual_encoder_of_the_same_cache_chooses_the_pairs(clips, tmp_path, who
     assert own.teacher("albef").pair_layout.layout == DENSE
 
 
-@pytest.mark.parametrize("stop_after", [9, 13, 16, 17])
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(9, marks=pytest.mark.slow), 13, pytest.param(16, marks=pytest.mark.slow), 17]
+)
 def test_a_dump_with_chosen_pairs_that_stopped_anywhere_resumes_to_the_same_bytes(
     clips, chosen, tmp_path, monkeypatch, stop_after
 ):
@@ -236,6 +261,7 @@ def test_once_features_are_stored_only_pairs_are_run(clips, chosen, tmp_path, mo
     assert dump(root, samples, albef.tiny(0), replace(BASE, pairs=CHOSEN), {}).digest == chosen.digest
 
 
+@pytest.mark.slow
 def test_another_block_than_the_plan_fixed_is_never_chosen_anew(clips, tmp_path, monkeypatch):
     samples, root = captioned(clips), tmp_path / "c.zarr"
     small = replace(BASE, pairs=PairOptions(memory_mb=1))
@@ -249,6 +275,7 @@ def test_another_block_than_the_plan_fixed_is_never_chosen_anew(clips, tmp_path,
         dump(root, samples, albef.tiny(0), replace(BASE, pairs=PairOptions(memory_mb=2)), {})
 
 
+@pytest.mark.slow
 def test_a_late_interaction_teacher_has_planned_batches_too(clips, tmp_path):
     samples = captioned(clips)
     dense = dump(tmp_path / "d.zarr", samples, xclip.tiny(0), BASE, {}).teacher("xclip")
