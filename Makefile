@@ -1,12 +1,18 @@
 # `make help` lists the targets. Any variable below can be given on the command line: make dump-teacher DATASET=msrvtt
 DATASET  ?= demo
+STUDENT  ?= afa
+# The demo of a student that trains on pixels has a cache of its own: CLIP4Clip's signals, and the frames.
+ifeq ($(DATASET)-$(STUDENT),demo-sab)
+TEACHER  ?= demo_clip4clip
+CACHE    ?= caches/demo-pixels.zarr
+DUMP_ARGS := --keep-pixels raw
+endif
 DATA     ?= data/$(DATASET)
 CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
 TEACHER  ?= $(if $(filter demo table,$(DATASET)),demo,xclip)
 CHECKPOINT ?= $(firstword $(wildcard weights/$(TEACHER).*))
 # A cross-encoder pays for each pair: in the demo it scores the best of each row by the dual encoder alone.
 PAIRS    ?= $(if $(filter demo_albef,$(TEACHER)),$(if $(findstring --p,$(ARGS))$(findstring --topk,$(ARGS)),,--topk 64 --shortlist demo))
-STUDENT  ?= afa
 RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
@@ -27,7 +33,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-dump lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-dump lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -51,7 +57,10 @@ train-student: $(READY) $(if $(and $(filter command line environment,$(origin CA
 	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 $(CACHE)/manifest.json: | $(READY)
-	@$(MAKE) dump-teacher ARGS=
+	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"
+
+ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(CACHE)/manifest.json)    ## train the rows of STUDENT=sab's ablation from CACHE alike, and print them beside the paper's
+	@$(PY) -m student_train ablate "$(CACHE)" --out "$(RUN)-ablation" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
 	@$(PY) -m student_train evaluate "$(RUN)" $(ARGS)

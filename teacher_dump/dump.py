@@ -18,7 +18,7 @@ from teacher_dump.executors import Executor, Run, SerialExecutor
 from teacher_dump.jobs import DumpJob, library_versions
 from teacher_dump.pair_phases import draw_batches
 from teacher_dump.pair_plan import plan_pairs
-from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, planned_tasks, shard_tasks
+from teacher_dump.plan import PHASE_AXIS, PlanSource, ShardTask, execution, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
@@ -60,7 +60,7 @@ def dump(
 
 
 def make_plan(
-    writer: CacheWriter, teacher: Teacher, settings: DumpSettings, executor: Executor
+    writer: PlanSource, teacher: Teacher, settings: DumpSettings, executor: Executor
 ) -> TeacherPlan:
     """The plan of this dump; what an earlier, unfinished run of it fixed stays fixed."""
     stored = writer.stored_plan(teacher.name)

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from store.errors import InputError
 from store.kept_pixels import KeptPixels
@@ -27,6 +28,7 @@ from store.reduction import kept_tokens
 from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec, plan_of
 
 if TYPE_CHECKING:
+    from store.inputs.samples import Samples
     from teacher_dump.teachers.base import Teacher
 
 CALIBRATION, PRECISION = "calibration", "precision"
@@ -49,6 +51,15 @@ kill costs is one of them. `pairs` reads all texts again for each of its shards,
 """
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
 PRECISION_ROWS = 8
+
+
+class PlanSource(Protocol):
+    """What a plan depends on: a `CacheWriter`, or a look at the cache that writes nothing."""
+
+    root: Path
+    samples: Samples
+
+    def stored_plan(self, teacher: str) -> TeacherPlan | None: ...
 
 
 @dataclass(frozen=True)
