@@ -5,7 +5,7 @@ transformer, and "*", with TinyBERT. No code was published. What the paper leave
 decided: divergences and similarities in `student_train.losses`, and here: the student's layers are the four
 last stages of its encoder, the teacher's all of its blocks (figure 6 has 4 and 12); the mask's borders are
 spread evenly; alpha to delta of equation 15 are 1; frames are pooled as CLIP4Clip does it, normalised; AdamW
-learns. Where several processes train together, BatchNorm counts the frames of its own process only.
+learns.
 """
 
 from __future__ import annotations
