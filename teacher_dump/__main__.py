@@ -57,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=2048,
         help="megabytes that decoding one video may take",
     )
+    dump.add_argument("--extend", action="store_true",
+                      help="append rows that the dataset has behind those of the cache, and signals that its "
+                      "teacher lacks; what is there stays as it is")  # fmt: skip
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     add_debug(dump)
@@ -141,7 +144,7 @@ def run_dump(arguments: argparse.Namespace) -> int:
     from teacher_dump.jobs import load_teacher
 
     teacher = load_teacher(arguments.teacher, teacher_options(arguments, layers))
-    cache = dump(cache_path, samples, teacher, settings, prepared)
+    cache = dump(cache_path, samples, teacher, settings, prepared, extend=arguments.extend)
     return summarise(cache, teacher.name, arguments.max_failures)
 
 

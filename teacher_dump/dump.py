@@ -12,11 +12,14 @@ from store.durable import canonical_json, read_json, write_file
 from store.inputs.decode_pool import Limits
 from store.inputs.samples import Samples
 from store.layout import TeacherPlan
+from store.parts import FIRST, Part
 from store.reader import Cache, open_cache
+from store.signals import SignalSpec
 from store.writer import CacheWriter
 from teacher_dump.executors import Executor, Run, SerialExecutor
+from teacher_dump.extend import parts_to_dump
 from teacher_dump.jobs import DumpJob, library_versions
-from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, shard_tasks
+from teacher_dump.plan import EARLIER_PAIRS, PAIRS, PHASE_AXIS, ShardTask, execution, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
@@ -28,47 +31,72 @@ def dump(
     settings: DumpSettings,
     earlier_seconds: dict[str, float],
     executor: Executor | None = None,
+    extend: bool = False,
 ) -> Cache:
     """Write every signal of `teacher` over `samples` into the cache at `root`; returns it complete.
 
     Resumes where a killed dump stopped; adds a teacher to a finished cache; does nothing where all is
-    done. earlier_seconds: spent on preparing the data, for the report. executor: who runs the tasks, this
+    done. extend: rows of `samples` may come behind those of a finished cache, and signals to a finished teacher:
+    only what is new is done, and nothing that is there is written again. earlier_seconds: spent on preparing the data, for the report. executor: who runs the tasks, this
     process if not given. Raises LockedCacheError, IdentityError, NonFiniteError and what the teacher, the
     workers or the disk raise; finished shards are kept.
     """
     executor = executor or SerialExecutor()
-    with CacheWriter(root, samples) as writer:
-        plan = make_plan(writer, teacher, settings, executor)
-        writer.plan(plan)
-        if not writer.is_complete(plan.name):
-            counts = {"V": len(samples.videos), "T": len(samples.texts)}
-            tasks = list(shard_tasks(plan, counts))
-            job = DumpJob(
-                root.absolute(),
-                plan,
-                writer.view_is_complete(plan.view.name),
-                writer.token,
-                settings.decoders or executor.share().decoders,
-                Limits(settings.time_limit_s, settings.memory_limit_mb),
-                library_versions(),
-            )
-            with executor.running(job, samples, teacher) as run:
-                _run(writer, run, tasks)
-            seconds = dict(earlier_seconds)
-            for task in tasks:
-                seconds[task.phase] = seconds.get(task.phase, 0.0) + writer.ledger[task.name].seconds
-            writer.complete(plan, [task.name for task in tasks])
-            _report_seconds(root, plan.name, seconds)
+    with CacheWriter(root, samples, extend=extend) as writer:
+        wanted = settings.storage.applied(teacher.signals, teacher.pair_inputs)
+        for part, signals in parts_to_dump(writer, teacher.name, wanted, extend):
+            plan = make_plan(writer, teacher, settings, executor, part, signals)
+            writer.plan(plan)
+            if not writer.is_complete(plan.name, part):
+                _dump_part(writer, plan, teacher, settings, executor, earlier_seconds)
     return open_cache(root)
 
 
+def _dump_part(
+    writer: CacheWriter,
+    plan: TeacherPlan,
+    teacher: Teacher,
+    settings: DumpSettings,
+    executor: Executor,
+    earlier_seconds: dict[str, float],
+) -> None:
+    """Run the tasks of one part that are not finished, and publish it."""
+    counts = writer.part_counts(plan.part)
+    before = {"V": counts.first_video, "T": counts.first_text}
+    tasks = list(shard_tasks(plan, {"V": counts.videos, "T": counts.texts}, before))
+    job = DumpJob(
+        writer.root.absolute(),
+        plan,
+        writer.view_is_complete(plan.view.name, plan.part.segment),
+        writer.token,
+        settings.decoders or executor.share().decoders,
+        Limits(settings.time_limit_s, settings.memory_limit_mb),
+        library_versions(),
+        tuple(writer.segments[: plan.part.segment + 1]),
+    )
+    with executor.running(job, writer.samples, teacher) as run:
+        _run(writer, run, tasks)
+    seconds = dict(earlier_seconds)
+    for task in tasks:
+        seconds[task.phase] = seconds.get(task.phase, 0.0) + writer.ledger[task.name].seconds
+    writer.complete(plan, [task.name for task in tasks])
+    _report_seconds(writer.root, plan, seconds)
+
+
 def make_plan(
-    writer: CacheWriter, teacher: Teacher, settings: DumpSettings, executor: Executor
+    writer: CacheWriter,
+    teacher: Teacher,
+    settings: DumpSettings,
+    executor: Executor,
+    part: Part,
+    signals: tuple[SignalSpec, ...],
 ) -> TeacherPlan:
-    """The plan of this dump; what an earlier, unfinished run of it fixed stays fixed."""
-    stored = writer.stored_plan(teacher.name)
-    counts = {"V": len(writer.samples.videos), "T": len(writer.samples.texts)}
-    pixels = settings.storage.pixels
+    """The plan of one part of this dump; what an earlier, unfinished run of it fixed stays fixed."""
+    stored = writer.stored_plan(teacher.name, part)
+    rows = writer.part_counts(part)
+    counts = {"V": rows.videos, "T": rows.texts}
+    # Rows that are appended to a view are kept as its first ones are, whoever brings them.
+    pixels = writer.kept_pixels(teacher.view.name) if part.segment else settings.storage.pixels
     threads = settings.threads
     if threads is None:
         threads = stored.execution["threads"] if stored is not None else executor.share().threads
@@ -79,7 +107,6 @@ def make_plan(
         "device": settings.device or teacher.device.type,
         "pixels": pixels.to_dict() if pixels else None,
     }
-    signals = settings.storage.applied(teacher.signals, teacher.pair_inputs)
     return TeacherPlan(
         teacher.name,
         teacher.identity(),
@@ -87,6 +114,7 @@ def make_plan(
         signals,
         execution(signals, counts, fixed, settings.shard_rows, teacher.view.pixel_bytes if pixels else 0),
         library_versions(),
+        part,
     )
 
 
@@ -109,13 +137,17 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
 
 
 def _units(task: ShardTask, samples: Samples) -> int:
-    """How many steps of progress a task reports: `pairs` counts texts, the others their rows."""
-    return len(samples.texts) if task.phase == "pairs" else task.stop - task.start
+    """How many steps of progress a task reports: pairs count texts, the others their rows."""
+    return len(samples.texts) if task.phase in (PAIRS, EARLIER_PAIRS) else task.stop - task.start
 
 
-def _report_seconds(root: Path, teacher: str, seconds: dict[str, float]) -> None:
-    """Write reports/dump.json, outside the digest: seconds by phase of each teacher's dump."""
+def _report_seconds(root: Path, plan: TeacherPlan, seconds: dict[str, float]) -> None:
+    """Write reports/dump.json, outside the digest: seconds by phase of each teacher's dump, part by part."""
     path = root / "reports" / "dump.json"
     report = read_json(path) if path.exists() else {"teachers": {}}
-    report["teachers"][teacher] = {"seconds": {phase: round(value, 3) for phase, value in seconds.items()}}
+    told = {"seconds": {phase: round(value, 3) for phase, value in seconds.items()}}
+    if plan.part == FIRST:
+        report["teachers"][plan.name] = told
+    else:
+        report["teachers"].setdefault(plan.name, {})[plan.path] = told
     write_file(path, canonical_json(report))

@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from store.calibration import SignalCodec, fitted_names
+from store.calibration import SignalCodec
 from store.inputs.decode_pool import DecodeFailure, DecodePool
 from store.inputs.frames import DecodedVideo
-from store.inputs.samples import Samples
+from store.inputs.samples import Samples, Segment
 from store.kept_pixels import PIXEL_JPEG, JpegFile
-from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
+from store.layout import EARLIER_VIDEOS, OWN_VIDEOS, TableCounts, TeacherPlan, part_path
 from store.ledger import Commit, VideoFacts
 from store.publication import planned_signal_arrays, planned_view_arrays
-from store.tables import read_column
+from store.shards import ShardFile
+from store.teacher_parts import found_parts, stored_signal
 from teacher_dump.calibrate import calibrate
-from teacher_dump.plan import CALIBRATION, ShardTask
+from teacher_dump.plan import CALIBRATION, EARLIER_PAIRS, PAIRS, ShardTask
 from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
 from teacher_dump.teachers.base import Teacher
 
@@ -35,7 +36,8 @@ class ShardDumper:
     """What a worker holds while it runs tasks of one dump.
 
     view_is_complete: the view was stored by an earlier teacher, so its frames are compared with this
-    dump's instead of written.
+    dump's instead of written. segments: of the dataset's rows, up to the one that `plan` is of; one of all
+    rows if not given.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ShardDumper:
         teacher: Teacher,
         pool: DecodePool,
         view_is_complete: bool,
+        segments: Sequence[Segment] = (),
     ) -> None:
         self.root = root
         self.plan = plan
@@ -53,7 +56,9 @@ class ShardDumper:
         self.teacher = teacher
         self.pool = pool
         self.view_is_complete = view_is_complete
-        self.counts = TableCounts(len(samples.videos), len(samples.texts))
+        self.segments = segments or [Segment((0, len(samples.videos)), (0, len(samples.texts)))]
+        (first_video, video), (first_text, text) = self.segments[-1].video, self.segments[-1].text
+        self.counts = TableCounts(video - first_video, text - first_text, {}, first_video, first_text)
 
     def run(self, task: ShardTask, progress: Progress) -> Commit:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""
@@ -62,22 +67,18 @@ class ShardDumper:
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
-            "pairs": self._dump_pairs,
+            PAIRS: self._dump_pairs,
+            EARLIER_PAIRS: self._dump_pairs,
         }
         with torch.inference_mode():
             return phases[task.phase](task, progress)
 
     @cached_property
     def codecs(self) -> dict[str, SignalCodec]:
-        """How each signal is stored, with what was fitted to it in the first task."""
-        path = teacher_path(self.plan.name)
-        return {
-            spec.name: SignalCodec(
-                spec,
-                {name: read_column(self.root, f"{path}/{spec.name}/{name}") for name in fitted_names(spec)},
-            )
-            for spec in self.plan.signals
-        }
+        """How each signal is stored, with what was fitted to it in the first task over the first rows."""
+        parts = found_parts(self.root, self.plan.name, self.plan.part.segment)
+        stored = (stored_signal(spec, parts, self.segments, "was not written") for spec in self.plan.signals)
+        return {signal.spec.name: signal.codec(self.root) for signal in stored}
 
     def _signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
         """The open shards of the task's signals."""
@@ -85,9 +86,23 @@ class ShardDumper:
         for spec in self.plan.signals:
             if self.plan.execution["phase_of"][spec.name] == task.phase:
                 arrays = planned_signal_arrays(self.plan, spec, self.counts)
-                path = f"{teacher_path(self.plan.name)}/{spec.name}"
-                files[spec.name] = open_shards(stack, self.root, path, arrays, task.number)
+                path = f"{self.plan.path}/{spec.name}"
+                before = {"V": self.counts.first_video, "T": self.counts.first_text, "S": 0}[spec.row_axis]
+                files[spec.name] = open_shards(stack, self.root, path, arrays, task.number, before)
         return SignalFiles(files, self.codecs)
+
+    def _score_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
+        """The open shard of video_text_logits, or of the block of them that the task is of."""
+        spec = next(spec for spec in self.plan.signals if spec.name == "video_text_logits")
+        arrays = planned_signal_arrays(self.plan, spec, self.counts)
+        block = EARLIER_VIDEOS if task.phase == EARLIER_PAIRS else ("" if "" in arrays else OWN_VIDEOS)
+        before = 0 if task.phase == EARLIER_PAIRS else self.counts.first_video
+        path = part_path(f"{self.plan.path}/{spec.name}", block)
+        shard = stack.enter_context(ShardFile(self.root, path, arrays[block], task.number, before))
+        return SignalFiles({spec.name: {"": shard}}, self.codecs)
+
+    def _stored_features(self) -> StoredFeatures:
+        return StoredFeatures(self.root, self.plan, self.teacher.pair_inputs, self.segments)
 
     def _decoded(self, rows: Iterable[int]) -> Iterator[DecodedVideo | DecodeFailure]:
         videos = [self.samples.videos[row] for row in rows]
@@ -100,7 +115,7 @@ class ShardDumper:
             videos = [video for video in decoded if isinstance(video, DecodedVideo)]
             return self._encode_videos(videos) if videos else {}
 
-        objects = calibrate(self.root, self.plan, self.samples, encode_videos, self._encode_texts)
+        objects = calibrate(self.root, self.plan, self.counts, encode_videos, self._encode_texts)
         return Commit(task.name, tuple(objects))
 
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
@@ -118,11 +133,14 @@ class ShardDumper:
         return Commit(task.name, tuple(objects), {**signals.errors, **view.errors}, tuple(facts))
 
     def _view_files(self, stack: ExitStack, task: ShardTask) -> ViewFiles | StoredView:
-        path = view_path(self.plan.view.name)
+        path, first = self.plan.view_path, self.counts.first_video
         if self.view_is_complete:
-            return StoredView(self.root, path)
+            return StoredView(self.root, path, first)
         arrays = planned_view_arrays(self.plan, self.counts)
-        files = open_shards(stack, self.root, path, arrays, task.number)
+        of_videos = {name: array for name, array in arrays.items() if name != PIXEL_JPEG}
+        files = open_shards(stack, self.root, path, of_videos, task.number, first)
+        blocks_of_bytes = {name: array for name, array in arrays.items() if name == PIXEL_JPEG}
+        files |= open_shards(stack, self.root, path, blocks_of_bytes, task.number)
         kept = self.plan.kept_pixels
         if kept is None or kept.quality is None:
             return ViewFiles(files)
@@ -182,7 +200,7 @@ class ShardDumper:
         text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
         with ExitStack() as stack:
             signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
+            stored = self._stored_features()
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
                 if len(matched):
@@ -193,20 +211,24 @@ class ShardDumper:
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
     def _dump_pairs(self, task: ShardTask, progress: Progress) -> Commit:
-        """All texts are read once a task, block by block; memory: the shard's logits in float32."""
+        """All texts are read once a task, block by block; memory: the shard's logits in float32.
+
+        Of videos that were there before, only the texts of the plan's own segment are scored.
+        """
+        end = self.counts.first_text + self.counts.texts
+        wanted = np.arange(self.counts.first_text if task.phase == EARLIER_PAIRS else 0, end)
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
+            signals = self._score_files(stack, task)
+            stored = self._stored_features()
             rows = np.arange(task.start, task.stop)
             rows = rows[stored.usable[rows]]
-            logits_VT = np.full((len(rows), len(self.samples.texts)), np.nan, dtype=np.float32)
-            for text_rows in blocks(np.arange(logits_VT.shape[1]), self.plan.execution["batch_texts"]):
+            logits_VT = np.full((len(rows), len(wanted)), np.nan, dtype=np.float32)
+            for text_rows in blocks(wanted, self.plan.execution["batch_texts"]):
+                columns = slice(text_rows[0] - wanted[0], text_rows[-1] - wanted[0] + 1)
                 texts = stored.texts(text_rows)
                 for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
                     scores = self.teacher.score_pairs(stored.videos(rows[places]), texts)
-                    logits_VT[places[0] : places[-1] + 1, text_rows[0] : text_rows[-1] + 1] = (
-                        scores.float().cpu()
-                    )
+                    logits_VT[places[0] : places[-1] + 1, columns] = scores.float().cpu()
                 progress(len(text_rows))
             for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
                 signals.append(rows[places], {"video_text_logits": logits_VT[places]})

@@ -7,6 +7,7 @@ A dump goes in phases, each over the rows of one axis; a later phase reads what 
     texts (T)      captions -> text features
     relevance (T)  stored features of a text and of its own video -> frame scores
     pairs (V)      stored features of some videos and of all texts -> logits
+    earlier_pairs (V)   where texts were appended: those texts against the videos that were there before
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from store.errors import InputError
 from store.kept_pixels import KeptPixels
 from store.layout import TableCounts, TeacherPlan, signal_arrays
 from store.lookup import check_name
+from store.parts import FIRST, Part
 from store.reduction import kept_tokens
 from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec
 
 CALIBRATION = "calibration"
-PHASES = ("videos", "texts", "relevance", "pairs")
-PHASE_AXIS = {"videos": "V", "texts": "T", "relevance": "T", "pairs": "V"}
+PAIRS, EARLIER_PAIRS = "pairs", "earlier_pairs"
+PHASES = ("videos", "texts", "relevance", PAIRS)
+PHASE_AXIS = {"videos": "V", "texts": "T", "relevance": "T", PAIRS: "V", EARLIER_PAIRS: "V"}
+NOTHING_BEFORE = {"V": 0, "T": 0}
 LARGEST_SHARD_BYTES = 1 << 29
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
 
@@ -80,17 +84,21 @@ class StorageOptions:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Rows [start, stop) of one phase: writes shard `number` of each of the phase's signals."""
+    """Rows [start, stop) of one phase: writes shard `number` of each of the phase's signals.
+
+    part: of the teacher; rows are counted over the whole cache.
+    """
 
     teacher: str
     phase: str
     number: int
     start: int
     stop: int
+    part: Part = FIRST
 
     @property
     def name(self) -> str:
-        return f"{self.teacher}/{self.phase}/{self.number}"
+        return self.part.task_name(self.teacher, self.phase, self.number)
 
 
 def phase_of(spec: SignalSpec) -> str:
@@ -135,14 +143,23 @@ def _default_shard_rows(signals: Sequence[SignalSpec], counts: Mapping[str, int]
     return min(1 << (fitting.bit_length() - 1), 1 << (most - 1).bit_length())
 
 
-def shard_tasks(plan: TeacherPlan, counts: Mapping[str, int]) -> Iterator[ShardTask]:
-    """Every task of the dump, phase by phase; `videos` always runs, since it resolves the view."""
-    wanted = {"videos", *plan.execution["phase_of"].values()}
-    if any(spec.is_calibrated for spec in plan.signals):
-        yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"])
-    for phase in PHASES:
-        if phase not in wanted:
-            continue
-        rows, step = counts[PHASE_AXIS[phase]], plan.execution["shard_rows"][phase]
-        for number, start in enumerate(range(0, rows, step)):
-            yield ShardTask(plan.name, phase, number, start, min(start + step, rows))
+def shard_tasks(
+    plan: TeacherPlan, counts: Mapping[str, int], before: Mapping[str, int] = NOTHING_BEFORE
+) -> Iterator[ShardTask]:
+    """Every task of the dump, phase by phase; `videos` always runs, since it resolves the view, but where
+    signals are added to a teacher.
+
+    counts, before: {"V": videos, "T": texts} of the plan's segment, and of those before it.
+    """
+    part = plan.part
+    wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))}
+    if part.segment == 0 and any(spec.is_calibrated for spec in plan.signals):
+        yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"], part)
+    phases = [(phase, phase, before, counts) for phase in PHASES if phase in wanted]
+    if PAIRS in wanted and counts["T"]:
+        phases.append((EARLIER_PAIRS, PAIRS, NOTHING_BEFORE, before))
+    for phase, like, first, rows in phases:
+        axis, step = PHASE_AXIS[phase], plan.execution["shard_rows"][like]
+        end = first[axis] + rows[axis]
+        for number, start in enumerate(range(first[axis], end, step)):
+            yield ShardTask(plan.name, phase, number, start, min(start + step, end), part)
