@@ -122,7 +122,7 @@ def write_video_facts(root: Path, path: str, facts: Sequence[VideoFacts]) -> Ite
     """Write what decoding told of every video, row by row, into the view at `path`."""
     duration_s = [np.nan if video.duration_s is None else video.duration_s for video in facts]
     skipped = np.array([video.skipped_packets for video in facts], dtype=np.int64)
-    yield from write_column(root, f"{path}/failed", np.array([bool(v.failure) for v in facts]), ("V",))
+    yield from write_column(root, f"{path}/failed", np.array([bool(v.failure) for v in facts], bool), ("V",))
     yield from write_strings(root, f"{path}/failure", [video.failure for video in facts], "V")
     yield from write_strings(root, f"{path}/decoding_route", [video.route for video in facts], "V")
     yield from write_column(root, f"{path}/duration_s", np.array(duration_s, np.float64), ("V",))

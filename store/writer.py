@@ -177,6 +177,7 @@ class CacheWriter:
         if (self.root / path / MANIFEST).exists():
             begun = read_attributes(self.root, path).get("dataset")
             check_dataset(begun)
+            assert begun is not None
             require_same(
                 {key: begun[key] for key in DATASET_IDENTITY},
                 {key: self._dataset[key] for key in DATASET_IDENTITY},
