@@ -9,6 +9,7 @@ RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
 JOBS     ?= 2
+EXECUTOR ?= serial
 CLIPS    ?= $(or $(SHARED),../shared)/data/videos
 GOLDEN   ?= $(or $(SHARED),../shared)/golden
 ARGS     ?=
@@ -24,21 +25,21 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store lint clean
+.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-dump lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
 	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 20 | sed 's/^/  /'
 	@echo; echo "variables, with their values now:"
-	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN JOBS CLIPS ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
+	@$(foreach name,DATASET DATA CACHE TEACHER CHECKPOINT STUDENT RECIPE SEEDS RUN EXECUTOR JOBS CLIPS ARGS,printf '  %-12s %s\n' '$(name)' '$($(name))';)
 	@echo "  ARGS goes to the command of the target: see $(PY) -m teacher_dump dump --help, -m student_train train --help"
 
 setup: $(READY)  ## install what is needed (the other targets do it themselves)
 
 dump-teacher: $(READY)    ## run TEACHER over DATASET and write its signals into CACHE; resumes, does nothing twice
 	@$(PY) -m teacher_dump dump --dataset $(DATASET) --data "$(DATA)" --cache "$(CACHE)" --teacher $(TEACHER) \
-	  $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
+	  $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --executor "$(EXECUTOR)" $(ARGS)
 
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
 train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
@@ -73,6 +74,9 @@ bench-frames: $(READY)    ## how fast clips decode, against bare decord and PyAV
 
 bench-store: $(READY)     ## the store's speed against memcpy and other libraries (pip install '.[bench]' for those)
 	@$(PY) -m tests.bench.bench_store $(ARGS)
+
+bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
+	@$(PY) -m tests.bench.bench_dump $(ARGS)
 
 lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -41,8 +41,9 @@ def wanted_dataset(tables: Tables, samples: Samples, extend: bool) -> dict[str, 
         last = Segment.of(wanted["segments"][-1])
         videos, texts = (end - first for first, end in (last.video, last.text))
         raise IdentityError(
-            f"{where} holds {stored['videos']:,} videos and {stored['texts']:,} texts, the dataset goes on with "
-            f"{videos:,} videos, {texts:,} texts{'' if videos or texts else ' and longer splits'}; {APPEND}"
+            f"{where} holds {stored['videos']:,} videos and {stored['texts']:,} texts, the dataset goes on "
+            f"with {videos:,} videos, {texts:,} texts{'' if videos or texts else ' and longer splits'}; "
+            f"{APPEND}"
         )
     return wanted
 

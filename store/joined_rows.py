@@ -17,7 +17,7 @@ from store.shards import DTYPES, FILL, RowsArray
 class JoinedRows:
     """The rows of `pieces`, one behind the other; None for a piece of `lengths[i]` rows that are not there.
 
-    path: of the first piece. reason: why a row of a missing piece is not there. Raises what `ShardedRows` does.
+    path: of the first piece. reason: why a row of a missing piece is not there. Raises as `ShardedRows`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class JoinedRows:
         return sum(piece.nbytes for piece in self._pieces if piece is not None)
 
     def load(self) -> np.ndarray:
-        """All rows as a new array, each piece kept in RAM from now on; what was not written holds the fill value."""
+        """All rows as a new array, each piece kept in RAM; what was not written holds the fill value."""
         whole = np.full(self.array.shape, FILL.get(self.array.dtype, np.nan), dtype=DTYPES[self.array.dtype])
         for number, piece in enumerate(self._pieces):
             if piece is not None:

@@ -131,8 +131,8 @@ def expected_rows(
 ) -> np.ndarray:
     """Which rows a complete signal has: bool [rows]; what a failed video would have given is not there.
 
-    video_usable: bool [V], of the videos of this and earlier segments. text_video: int64 [T], the video of each
-    text of the segment, -1 for a class name. part: which of `signal_arrays`.
+    video_usable: bool [V], of the videos of this and earlier segments. text_video: int64 [T], the video of
+    each text of the segment, -1 for a class name. part: which of `signal_arrays`.
     """
     if part == EARLIER_VIDEOS:
         return video_usable[: counts.first_video]

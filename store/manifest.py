@@ -161,7 +161,7 @@ def digest_problem(root: Path, record: ObjectRecord) -> str | None:
 
 
 def is_group(path: str) -> bool:
-    """Whether `path` is views/<view>, teachers/<teacher> or plans/<plan>, or of a segment that was appended."""
+    """Whether `path` is views/<view>, teachers/<teacher> or plans/<plan>, or of an appended segment."""
     return group_at(path) is not None
 
 

@@ -2,6 +2,7 @@
 
     dense      the array video_text_logits: any block, gathered from a memory map or from RAM
     planned    blocks b x b of a batch plan's steps: what training will see, and nothing else
+    planned_topk  of such blocks the best K of every row and column (`store.planned_topk`)
     topk       the best K texts of a video and videos of a text; all other pairs are unknown
     factored   a product of embeddings at read time: any block, exact
 
@@ -17,13 +18,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from store.joined_rows import JoinedScores, Rows
+from store.planned_topk import topk_plan
 from store.plans import PlannedBatches
 from store.sharded_rows import ShardedRows
 from store.signals import SignalSpec, plan_of
 
-DENSE, PLANNED, TOPK, FACTORED, NO_PAIRS = "dense", "planned", "topk", "factored", "none"
+DENSE, PLANNED, PLANNED_TOPK = "dense", "planned", "planned_topk"
+TOPK, FACTORED, NO_PAIRS = "topk", "factored", "none"
 VECTOR_BYTES = 1 << 30
-LAYOUTS = (DENSE, PLANNED, TOPK, FACTORED)
+LAYOUTS = (DENSE, PLANNED, PLANNED_TOPK, TOPK, FACTORED)
 TOPK_SIGNALS = tuple(
     f"topk_scores/{name}" for name in ("text_index", "text_score", "video_index", "video_score")
 )
@@ -34,7 +37,7 @@ class PairScores:
     """Where a teacher's pair scores come from: the first of LAYOUTS that its signals allow.
 
     factored: logit_scale times the cosine of the masked mean of normalised `video_signal` frames with
-    `text_signal`. planned: the blocks of batch plan `plan`.
+    `text_signal`. planned, planned_topk: of the blocks of batch plan `plan`.
     """
 
     layout: str
@@ -50,6 +53,8 @@ class PairScores:
         planned = next((name for name in signals if name.startswith("planned_scores/")), None)
         if planned is not None:
             return cls(PLANNED, logit_scale, plan=plan_of(planned))
+        if (plan := topk_plan(signals)) is not None:
+            return cls(PLANNED_TOPK, logit_scale, plan=plan)
         if set(TOPK_SIGNALS) <= set(signals):
             return cls(TOPK, logit_scale)
         frames = next((s for s in ("temporal_frame_embedding", "frame_embedding") if s in signals), None)

@@ -1,7 +1,7 @@
 """Where what was added to a finished cache lies, so that nothing of it is ever written again.
 
 views/<view>  teachers/<teacher>               the rows that the cache began with (segment 0)
-segment-1/  segment-1/views/...  teachers/...  rows that were appended: their tables, and what is known of them
+segment-1/  segment-1/views/...  teachers/...  rows that were appended: their tables, what is known of them
 teachers/<teacher>.added-1                     signals that were added to the teacher, over the same rows
 """
 
@@ -57,7 +57,7 @@ FIRST = Part()
 
 @dataclass(frozen=True)
 class Group:
-    """A group that has a manifest of its own: of kind TABLES (rows that were appended), VIEWS, TEACHERS, PLANS.
+    """A group with a manifest of its own: of kind TABLES (rows that were appended), VIEWS, TEACHERS, PLANS.
 
     name: of the view, teacher or batch plan.
     """

@@ -150,6 +150,15 @@ class Cache:
         check_name("teacher", name, self.teacher_names)
         return TeacherReader(self, name, resident_bytes)
 
+    def groups_of(self, teacher: str) -> list[str]:
+        """What a reader of `teacher` reads beside the first tables: its parts, its view, appended tables."""
+        reader = self.teacher(teacher)
+        parts = groups_of(self.manifest.groups, TEACHERS, teacher)
+        views = groups_of(self.manifest.groups, VIEWS, reader.view.name)
+        plan = reader.pair_layout.plan
+        tables = groups_of(self.manifest.groups, TABLES)
+        return [*(group.path for group in (*tables, *parts, *views)), *([plan_path(plan)] if plan else [])]
+
     def part_counts(self, segment: int) -> TableCounts:
         """Lengths of the row axes of one segment, those of the batch plans included."""
         return replace(self.tables.counts(segment), plan_steps=self.counts.plan_steps)
@@ -160,8 +169,8 @@ class Cache:
         manifests = [self.group_manifest(group.path) for group in groups]
         if [group.part.segment for group in groups] != list(range(max(len(groups), 1))):
             raise DamagedCacheError(
-                f"{MANIFEST} of {self.path.name} names no {view_path(view.name)} over all rows up to its last; "
-                "pull the cache again"
+                f"{MANIFEST} of {self.path.name} names no {view_path(view.name)} over all rows up to its "
+                "last; pull the cache again"
             )
         lengths = [segment.video[1] - segment.video[0] for segment in self.tables.segments]
         return ViewReader(self.path, view, manifests, lengths)
@@ -227,7 +236,7 @@ def _as_of(path: Path, manifest: Manifest, digest: str) -> Manifest:
     state = manifest.as_of(digest)
     if state is None:
         raise IdentityError(
-            f"{path.name} is {manifest.digest} and never was {digest}: another cache, or something was removed "
-            "from it since; open the cache that the digest names"
+            f"{path.name} is {manifest.digest} and never was {digest}: another cache, or something was "
+            "removed from it since; open the cache that the digest names"
         )
     return state

@@ -34,6 +34,7 @@ DIRECTIONS = (TEXT_TO_VIDEO, VIDEO_TO_TEXT)
 RECALL_AT = (1, 5, 10)
 METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR", "SumR")
 TOP = (1, 5)
+RECOGNITION_METRICS = ("top-1", "top-5", "mean class")
 
 
 def retrieval_metrics(
@@ -50,12 +51,7 @@ def retrieval_metrics(
     for a protocol that is none of retrieval.
     """
     scores, text_video = checked(scores_VT, text_video_T)
-    check_name("protocol of retrieval", protocol, RETRIEVAL_PROTOCOLS)
-    if protocol in (SINGLE_CAPTION, PARAGRAPH) and len(np.unique(text_video)) < len(text_video):
-        raise InputError(
-            f"{len(text_video)} texts of {len(np.unique(text_video))} videos do not fit the protocol "
-            f"{protocol!r}, one text a video; the dataset needs {MULTI_CAPTION!r} or {EVERY_CAPTION!r}"
-        )
+    check_protocol(protocol, text_video)
     if protocol == EQUAL_CAPTIONS:
         true = equal_text_pairs(scores.shape[0], text_video, text_key_T)
         ranks = best_true_ranks(scores.T, true.T), best_true_ranks(scores, true)
@@ -64,6 +60,16 @@ def retrieval_metrics(
     else:
         ranks = text_to_video_ranks(scores, text_video), video_to_text_ranks(scores, text_video)
     return {direction: summary(found) for direction, found in zip(DIRECTIONS, ranks, strict=True)}
+
+
+def check_protocol(protocol: str, text_video: np.ndarray) -> None:
+    """Raise UnknownNameError for a protocol not of retrieval, InputError where the texts do not fit it."""
+    check_name("protocol of retrieval", protocol, RETRIEVAL_PROTOCOLS)
+    if protocol in (SINGLE_CAPTION, PARAGRAPH) and len(np.unique(text_video)) < len(text_video):
+        raise InputError(
+            f"{len(text_video)} texts of {len(np.unique(text_video))} videos do not fit the protocol "
+            f"{protocol!r}, one text a video; the dataset needs {MULTI_CAPTION!r} or {EVERY_CAPTION!r}"
+        )
 
 
 def text_to_video_ranks(scores_VT: ArrayLike, text_video_T: ArrayLike) -> np.ndarray:
@@ -99,15 +105,20 @@ def video_to_caption_set_ranks(scores_VT: ArrayLike, text_video_T: ArrayLike) ->
 
 def equal_text_pairs(videos: int, text_video: np.ndarray, text_key_T: ArrayLike | None) -> np.ndarray:
     """bool [V, T]: the video has a text of its own that equals this one."""
+    key = checked_keys(text_video, text_key_T)
+    has_key = np.zeros((videos, key.max() + 1), dtype=bool)
+    has_key[text_video, key] = True
+    return has_key[:, key]
+
+
+def checked_keys(text_video: np.ndarray, text_key_T: ArrayLike | None) -> np.ndarray:
+    """int [T], from 0 without gaps: the same number for equal texts; raises InputError if they do not fit."""
     if text_key_T is None or np.shape(text_key_T) != text_video.shape:
         raise InputError(
             f"protocol {EQUAL_CAPTIONS!r} needs text_key [{len(text_video)}], a number for equal texts, "
             f"got {None if text_key_T is None else np.shape(text_key_T)}"
         )
-    _, key = np.unique(np.asarray(text_key_T), return_inverse=True)
-    has_key = np.zeros((videos, key.max() + 1), dtype=bool)
-    has_key[text_video, key] = True
-    return has_key[:, key]
+    return np.unique(np.asarray(text_key_T), return_inverse=True)[1]
 
 
 def best_true_ranks(scores_NC: np.ndarray, true_NC: np.ndarray) -> np.ndarray:
@@ -127,14 +138,26 @@ def best_scores(scores_NC: np.ndarray, true_NC: np.ndarray) -> np.ndarray:
 
 
 def recognition_metrics(scores_VC: ArrayLike, label_V: ArrayLike) -> dict[str, float]:
-    """top-1 and top-5 accuracy in percent: the share of videos whose class ranks among the first 1 or 5.
+    """top-1 and top-5 accuracy and `mean class`, in percent, see `recognition_summary`.
 
     scores_VC: float [V, C]. label_V: int [V], each video's class from 0. Raises InputError when they do not
     fit.
     """
     scores, label = np.asarray(scores_VC), np.asarray(label_V)
     ranks = text_to_video_ranks(scores.T, label) if scores.ndim == 2 else text_to_video_ranks(scores, label)
-    return {f"top-{k}": 100.0 * float(np.mean(ranks <= k)) for k in TOP}
+    return recognition_summary(ranks, label)
+
+
+def recognition_summary(ranks_V: np.ndarray, label_V: np.ndarray) -> dict[str, float]:
+    """The metrics of `RECOGNITION_METRICS` from the rank, from 1, of each video's own class.
+
+    top-k: the share of videos whose class ranks among the first k. mean class: top-1 of every class that
+    occurs, and their mean.
+    """
+    _, place = np.unique(label_V, return_inverse=True)
+    right = np.bincount(place, weights=ranks_V == 1) / np.bincount(place)
+    top = {f"top-{k}": 100.0 * float(np.mean(ranks_V <= k)) for k in TOP}
+    return {**top, "mean class": 100.0 * float(np.mean(right))}
 
 
 def summary(ranks: np.ndarray) -> dict[str, float]:

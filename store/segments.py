@@ -1,4 +1,4 @@
-"""The tables of a cache: those that it began with, and behind them those of every segment that was appended."""
+"""The tables of a cache: those that it began with, behind them those of every appended segment."""
 
 from __future__ import annotations
 

@@ -141,9 +141,10 @@ class RowsArray:
 class ShardFile:
     """Shard `number` of the array at `root`/`array_path`, written row by row; a context manager.
 
-    before: how many rows lie in arrays of earlier segments. Rows that are never appended are absent. Bytes go to a file aside, named at random: a worker that outlived
-    its coordinator shares it with nobody. `finish` syncs and renames it, and what it returns counts only once
-    it stands in the ledger. Without `finish` nothing appears.
+    before: how many rows lie in arrays of earlier segments. Rows that are never appended are absent. Bytes
+    go to a file aside, named at random: a worker that outlived its coordinator shares it with nobody.
+    `finish` syncs and renames it, and what it returns counts only once it stands in the ledger. Without
+    `finish` nothing appears.
     """
 
     def __init__(self, root: Path, array_path: str, array: RowsArray, number: int, before: int = 0) -> None:

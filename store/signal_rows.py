@@ -38,9 +38,9 @@ class BatchBuffers:
 
 @dataclass(frozen=True)
 class StoredSignal:
-    """Where the rows of a signal lie: `paths[s]` is its folder for the rows of segment s, None where those are
-    missing, because the teacher was not extended over them (`reason` says so). What was fitted to the signal
-    lies in the first. segments: which videos and texts each segment holds.
+    """Where the rows of a signal lie: `paths[s]` is its folder for the rows of segment s, None where those
+    are missing, because the teacher was not extended over them (`reason` says so). What was fitted to the
+    signal lies in the first. segments: which videos and texts each segment holds.
     """
 
     spec: SignalSpec

@@ -47,6 +47,8 @@ class SignalKind:
 
 FEATURES = (FLOAT16, INT8)
 
+MISMATCH = "raw logits that they do not match; sigmoid(score - mismatch) is the probability"
+
 SIGNAL_KINDS: dict[str, SignalKind] = {
     "frame_embedding": SignalKind(
         "VRMD",
@@ -81,13 +83,15 @@ SIGNAL_KINDS: dict[str, SignalKind] = {
         encodings=FEATURES,
     ),
     "topk_scores/text_index": SignalKind(
-        "VK", "text rows, best first; -1: fewer than K", PAIR, ("mcad",), encodings=(INT32,)
+        "VK", "text rows, best first; -1 (and logit 0): fewer than K", PAIR, ("mcad",), encodings=(INT32,)
     ),
     "topk_scores/text_score": SignalKind("VK", "raw logits of those texts", PAIR, ("mcad",)),
     "topk_scores/video_index": SignalKind(
-        "TK", "video rows, best first; -1: fewer than K", PAIR, ("mcad",), encodings=(INT32,)
+        "TK", "video rows, best first; -1 (and logit 0): fewer than K", PAIR, ("mcad",), encodings=(INT32,)
     ),
     "topk_scores/video_score": SignalKind("TK", "raw logits of those videos", PAIR, ("mcad",)),
+    "topk_scores/text_mismatch": SignalKind("VK", MISMATCH, PAIR, ("mcad",)),
+    "topk_scores/video_mismatch": SignalKind("TK", MISMATCH, PAIR, ("mcad",)),
     "planned_scores/<plan>": SignalKind(
         "SBB", "raw logits of each video against each text of a step", PAIR, ("afa", "sab", "mcad")
     ),
@@ -95,6 +99,7 @@ SIGNAL_KINDS: dict[str, SignalKind] = {
         "SBK", "places in the batch of the best texts", PAIR, ("mcad",), encodings=(INT32,)
     ),
     "planned_topk/<plan>/text_score": SignalKind("SBK", "raw logits of those texts", PAIR, ("mcad",)),
+    "planned_topk/<plan>/text_mismatch": SignalKind("SBK", MISMATCH, PAIR, ("mcad",)),
     "planned_topk/<plan>/text_fused_cls": SignalKind(
         "SBKD", "fused [CLS] of those pairs", PAIR, ("mcad",), encodings=FEATURES
     ),
@@ -102,6 +107,7 @@ SIGNAL_KINDS: dict[str, SignalKind] = {
         "SBK", "places in the batch of the best videos", PAIR, ("mcad",), encodings=(INT32,)
     ),
     "planned_topk/<plan>/video_score": SignalKind("SBK", "raw logits of those videos", PAIR, ("mcad",)),
+    "planned_topk/<plan>/video_mismatch": SignalKind("SBK", MISMATCH, PAIR, ("mcad",)),
     "planned_topk/<plan>/video_fused_cls": SignalKind(
         "SBKD", "fused [CLS] of those pairs", PAIR, ("mcad",), encodings=FEATURES
     ),

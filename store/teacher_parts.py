@@ -1,4 +1,4 @@
-"""One teacher out of its parts: the rows that it began with, segments that were appended, signals added since."""
+"""One teacher out of its parts: the rows that it began with, appended segments, signals added since."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from store.pair_scores import (
     DENSE,
     FACTORED,
     PLANNED,
+    PLANNED_TOPK,
     TOPK,
     DenseScores,
     FactoredScores,
@@ -29,6 +30,7 @@ from store.pair_scores import (
     TopkScores,
 )
 from store.parts import TEACHERS, group_of, groups_of
+from store.planned_topk import PlannedTopk, PlannedTopkScores, topk_plan
 from store.sharded_rows import row_numbers
 from store.signal_rows import Batch, BatchBuffers, SignalRows, StoredSignal
 from store.signals import SignalSpec
@@ -258,14 +260,28 @@ class TeacherReader:
             return PlannedScores(
                 self.cache.batch_plan(layout.plan), self._rows(f"planned_scores/{layout.plan}")
             )
+        if layout.layout == PLANNED_TOPK:
+            return PlannedTopkScores(self.planned_topk)
         if layout.layout == TOPK:
             return TopkScores(self.topk_texts, self.topk_videos)
         if layout.layout == FACTORED:
             return FactoredScores(self, layout)
         raise UnknownNameError(
             f"teacher {self.name!r} in {self.cache.path.name} stores no pair scores: it needs "
-            "video_text_logits, planned_scores, topk_scores, or frame_embedding and text_embedding"
+            "video_text_logits, planned_scores, planned_topk, topk_scores, or frame_embedding and "
+            "text_embedding"
         )
+
+    @cached_property
+    def planned_topk(self) -> PlannedTopk:
+        """The top-k of a batch plan; raises UnknownNameError, with the way out, if there is none."""
+        plan = topk_plan(self.signals)
+        if plan is None:
+            raise UnknownNameError(
+                f"teacher {self.name!r} in {self.cache.path.name} stores no top-k of batches; dump it "
+                "with --plan batch=...,epochs=...,k=..."
+            )
+        return PlannedTopk(self.cache.batch_plan(plan), plan, self.signals, self.read_decoded)
 
     @cached_property
     def topk_texts(self) -> tuple[np.ndarray, np.ndarray]:

@@ -182,7 +182,7 @@ class CacheWriter:
                 {key: begun[key] for key in DATASET_IDENTITY},
                 {key: self._dataset[key] for key in DATASET_IDENTITY},
                 f"the extension of {self.root.name} that was begun",
-                f"finish it with the dataset that it was begun with, or delete its folder {path} to give it up",
+                f"finish it with the dataset it was begun with, or delete its folder {path} to give it up",
             )
             return
         self._clear(path)
@@ -344,6 +344,7 @@ class CacheWriter:
             raise IncompleteCacheError(
                 f"{self.root.name} lacks task {missing[0]!r} ({len(missing)} in all); resume"
             )
+        self._sweep()
         commits = [self.ledger[task] for task in tasks]
         counts, groups = self.part_counts(plan.part), {}
         if not self.view_is_complete(plan.view.name, plan.part.segment):

@@ -4,29 +4,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
+from store.cli import HelpFormatter, add_debug, run_cli
 from store.lookup import plugin_names
 from student_train import students
-from student_train.config import ARMS
+
+SHORTHANDS = (
+    ("--student", "student", f"one of: {', '.join(plugin_names(students))} (default: afa)"),
+    ("--recipe", "recipe", "a recipe of the student (default: demo for the demo's teacher, else teachclip)"),
+    ("--teacher", "teacher", "whose signals; not needed if there is one"),
+    ("--seeds", "seeds", "one training of each arm a seed (default: 0,1,2)"),
+    ("--arms", "arms", "which of them to train (default: untaught,taught)"),
+    ("--threads", "threads", "CPU threads of torch; small students get slower with more (default: 1)"),
+    ("--epochs", "epochs", "passes over the rows (default: the recipe's)"),
+    ("--batch-size", "batch_size", "training rows of a step (default: the recipe's)"),
+    (
+        "--learning-rates",
+        "optimizer.lr",
+        "optimizer.lr: one, or several to choose from on val for the untaught arm",
+    ),
+    ("--track", "track", "tell these services of every step, beside TensorBoard: wandb, trackio"),
+)
 
 
-def numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
-    """A parser of "a,b,c" into distinct numbers of `kind`, none below 0."""
+class Setting(argparse.Action):
+    """Keeps what is said in order: (path, text) of `--set path=text`, or of a shorthand for one path."""
 
-    def parse(text: str) -> tuple[float, ...]:
-        try:
-            values = tuple(kind(part) for part in text.split(","))
-        except ValueError:
-            values = ()
-        if not values or len(set(values)) < len(values) or not all(0 <= value < 2**63 for value in values):
-            what = "whole numbers" if kind is int else "numbers"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a list of different {what} like 1,2,3")
-        return values
-
-    return parse
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, text: Any, option: Any = None
+    ) -> None:
+        path, equals, value = (self.const, "=", text) if self.const else text.partition("=")
+        if self.dest == "roles":
+            role, equals, value = text.partition("=")
+            path = f"roles.{role}"
+        if not path or not equals or not value.strip():
+            raise argparse.ArgumentError(self, f"{text!r} is not like {self.metavar}")
+        namespace.words = [*getattr(namespace, "words", ()), (path.strip(), value.strip())]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,42 +72,32 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
     parser.add_argument("cache", metavar="CACHE", type=Path, help="a complete cache, from teacher_dump")
     parser.add_argument(
-        "--out",
-        metavar="RUN",
-        type=Path,
-        required=True,
+        "--out", metavar="RUN", type=Path, default=unset, help="folder of the run; goes on with it"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, default=unset, help="settings as YAML, see --print-config"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action=Setting,
         default=unset,
-        help="folder of the run; goes on with it",
-    )
-    parser.add_argument("--student", default="afa", help=f"one of: {', '.join(plugin_names(students))}")
-    parser.add_argument(
-        "--recipe", help="a recipe of the student (default: demo for the demo's teacher, else teachclip)"
-    )
-    parser.add_argument("--teacher", default=unset, help="whose signals; not needed if there is one")
-    parser.add_argument(
-        "--threads",
-        type=at_least_one,
-        default=1,
-        help="CPU threads of torch; small students get slower with more",
-    )
-    parser.add_argument("--seeds", type=numbers(int), default="0,1,2", help="one training of each arm a seed")
-    parser.add_argument("--arms", default=",".join(ARMS), help="which of them to train")
-    parser.add_argument(
-        "--epochs", type=at_least_one, default=unset, help="passes over the rows (default: the recipe's)"
+        help="any setting, e.g. optimizer.lr=1e-4, model.heads=8, losses.info_nce=0.5; may be repeated",
     )
     parser.add_argument(
-        "--batch-size",
-        type=at_least_one,
+        "--role",
+        dest="roles",
+        metavar="ROLE=TEACHER",
+        action=Setting,
         default=unset,
-        help="training rows of a step (default: the recipe's)",
+        help="another teacher of the cache, for losses named after its role; may be repeated",
     )
     parser.add_argument(
-        "--learning-rates",
-        metavar="A,B,...",
-        type=numbers(float),
-        default=unset,
-        help="grid to choose from on val, for the untaught arm (default: the recipe's)",
+        "--print-config", action="store_true", help="print all settings as YAML and train nothing"
     )
+    for option, path, text in SHORTHANDS:
+        metavar = "A,B,..." if path in ("seeds", "arms", "optimizer.lr", "track") else path.upper()
+        parser.add_argument(option, metavar=metavar, action=Setting, const=path, default=unset, help=text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,39 +11,46 @@ import torch
 
 from store.errors import InputError
 from store.identity import differences, require_same
-from store.lookup import check_name, load_plugin, look_up
-from store.reader import Cache, open_cache
+from store.lookup import load_plugin
+from store.reader import open_cache
 from student_train import students
 from student_train.checkpoint import readable_json
-from student_train.config import ARMS, TEST_SPLIT, Recipe
+from student_train.config import TEST_SPLIT, Recipe
+from student_train.configuration import Told, read_settings
+from student_train.evaluation.measure import measure
+from student_train.evaluation.report import markdown
+from student_train.evaluation.request import Request, is_current
+from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
-from student_train.report import markdown
-from student_train.results import Request, assemble, is_current, measure
-from student_train.run_folder import Choice, RunFolder, identity_of
+from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder, identity_of
 
 SAME_NUMBERS, OTHER_NUMBERS = 0, 1
-DEMO, OFFICIAL = "demo", "teachclip"
 WEIGHT_TOLERANCE = 1e-4
 MEASURED_NOT_COMPARED = ("example",)
 
 
 def train(options: argparse.Namespace) -> int:
     """Train what is not yet trained, write results.json, results.md and results.png, print the table."""
-    arms = chosen_arms(options.arms)
-    load_plugin(students, "student", options.student)
     cache = open_cache(options.cache)
-    teacher = chosen_teacher(cache, getattr(options, "teacher", None))
-    choice = Choice(teacher, *chosen_recipe(options, teacher))
+    file = read_settings(options.config) if hasattr(options, "config") else {}
+    configuration = Told(file, getattr(options, "words", ())).resolve(cache)
+    if options.print_config:
+        print(configuration.to_yaml(), end="")
+        return SAME_NUMBERS
+    if not hasattr(options, "out"):
+        raise InputError("name the folder of the run: --out RUN")
+    settings, choice = configuration.run, Choice.of(configuration)
     cache.split(TEST_SPLIT)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(settings.threads)
     run = RunFolder(options.out)
     experiment = Experiment(cache, run, choice)
-    experiment.check(arms)
+    experiment.check(settings.arms)
     run.pin(cache, choice)
-    request = Request(arms, tuple(options.seeds), choice.recipe.learning_rates)
+    run.write(SETTINGS_FILE, configuration.to_yaml().encode())
+    request = Request(settings.arms, settings.seeds, choice.recipe.optimizer.lr, settings.evaluation)
     current = is_current(run, request)
     if not current:
-        selection = experiment.select_and_train(arms, request.seeds)
+        selection = experiment.select_and_train(settings.arms, request.seeds)
         began = time.perf_counter()
         measured = measure(experiment, request, selection.learning_rate)
         results = assemble(experiment, request, selection, measured, time.perf_counter() - began)
@@ -66,8 +73,10 @@ def evaluate(options: argparse.Namespace) -> int:
     identity = config["identity"]
     torch.set_num_threads(identity["torch_threads"])
     module = load_plugin(students, "student", identity["student"])
-    recipe = Recipe.from_dict(identity["settings"], module.Config, (results["learning_rate"],))
-    choice = Choice(identity["teacher"], identity["student"], identity["recipe"], recipe)
+    settings = identity["settings"]
+    optimizer = {**settings["optimizer"], "lr": [results["learning_rate"]]}
+    recipe = Recipe.from_dict({**settings, "optimizer": optimizer}, module.Config)
+    choice = Choice(identity["teacher"], identity["student"], identity["recipe"], recipe, identity["roles"])
     way_out = "name the cache that it was trained from with --cache"
     require_same(identity, identity_of(cache, choice), f"the run in {run.path}", way_out)
     request = Request.from_dict(results["request"])
@@ -92,7 +101,7 @@ def report(options: argparse.Namespace) -> int:
 
 def publish(run: RunFolder) -> None:
     """Write results.md and results.png; only here is matplotlib imported, which takes a second."""
-    from student_train.figure import draw
+    from student_train.evaluation.figure import draw
 
     results = run.results()
     run.write("results.md", markdown(results).encode())
@@ -114,33 +123,3 @@ def nearly_equal(first: Any, second: Any) -> bool:
     if isinstance(first, list) and isinstance(second, list):
         return len(first) == len(second) and all(map(nearly_equal, first, second))
     return isinstance(first, float) and isinstance(second, float) and abs(first - second) <= WEIGHT_TOLERANCE
-
-
-def chosen_arms(text: str) -> tuple[str, ...]:
-    """Arms of a list like "untaught,taught", in the order of ARMS."""
-    asked = text.split(",")
-    for arm in asked:
-        check_name("arm", arm, ARMS)
-    return tuple(arm for arm in ARMS if arm in asked)
-
-
-def chosen_recipe(options: argparse.Namespace, teacher: str) -> tuple[str, str, Recipe]:
-    """Names of student and recipe, and the recipe with what the command line overrides."""
-    name = options.recipe or (DEMO if teacher == DEMO else OFFICIAL)
-    module = load_plugin(students, "student", options.student)
-    recipe: Recipe = look_up(f"{options.student} recipe", name, module.RECIPES)
-    given = {name: getattr(options, name, None) for name in ("epochs", "batch_size", "learning_rates")}
-    return options.student, name, recipe.overridden(**given)
-
-
-def chosen_teacher(cache: Cache, name: str | None) -> str:
-    """`name`, or the only teacher of the cache; raises InputError if there are several to choose from."""
-    if name is not None:
-        return name
-    if not cache.teacher_names:
-        raise InputError(f"{cache.path} holds no teacher; dump one: make dump-teacher CACHE={cache.path}")
-    if len(cache.teacher_names) != 1:
-        raise InputError(
-            f"{cache.path} has {', '.join(cache.teacher_names)} as teachers; name one by --teacher"
-        )
-    return cache.teacher_names[0]

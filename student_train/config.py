@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from store.errors import InputError
+from store.lookup import check_name
+from student_train.typed_fields import from_mapping, to_plain
 
 TRAIN_SPLIT = "train"
 VAL_SPLIT = "val"
@@ -18,6 +20,45 @@ ARMS = (UNTAUGHT, TAUGHT)
 
 KEEP_BEST = "best"
 KEEP_LAST = "last"
+KEEP_BEST_ON_TEST = "best_on_test"
+KEEPS = (KEEP_BEST, KEEP_LAST, KEEP_BEST_ON_TEST)
+
+PRECISIONS = ("no", "bf16")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The optimiser and the course of its learning rate; what the names mean says `student_train.optimizer`.
+
+    lr: one learning rate, or a grid to choose from on val. lr_scale: factor on it for parameters whose name
+    begins so. weight_decay: decoupled. undecayed: parameters whose name holds one of these do not; None:
+    only matrices decay. warmup: share of all updates over which the rate rises linearly.
+    clip_norm: largest norm of the whole gradient. accumulation: batches whose mean gradient makes one update;
+    negatives are those of one batch.
+    """
+
+    lr: tuple[float, ...]
+    name: str = "adamw"
+    schedule: str = "cosine"
+    lr_scale: Mapping[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.2
+    undecayed: tuple[str, ...] | None = None
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-6
+    warmup: float = 0.1
+    clip_norm: float = 1.0
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        at_least("clip_norm", self.clip_norm, 1e-30)
+        at_least("warmup", self.warmup, 0)
+        at_least("accumulation", self.accumulation, 1)
+        if self.warmup >= 1:
+            raise InputError(f"warmup is a share of all steps below 1, got {self.warmup}")
+        if not self.lr or not all(0 < rate < 10 for rate in self.lr):
+            raise InputError(f"lr is one or more numbers between 0 and 10, got {self.lr}")
+        if len(set(self.lr)) < len(self.lr):
+            raise InputError(f"lr holds a number twice: {self.lr}")
 
 
 @dataclass(frozen=True)
@@ -26,47 +67,33 @@ class Recipe:
 
     model: the student's own Config. losses: weight of each loss of the taught arm, by its name in the
     student's LOSSES; untaught_losses: of the untaught arm. epochs: passes over the training rows.
-    batch_size: rows of the global batch. learning_rates: the grid to choose from on val.
-    learning_rate_scale: factor on the learning rate for parameters whose name begins so.
-    weight_decay: decoupled, on matrices only. warmup: share of all steps over which the learning rate
-    rises linearly, before a cosine to 0. clip_norm: largest norm of the whole gradient.
-    keep: which epoch's parameters a training leaves, the "best" by val SumR or the "last".
+    batch_size: rows of the global batch. keep: which epoch's parameters a training leaves, the "best" by SumR
+    on val, the "last", or "best_on_test" where a paper reports its peak on test (the table says so).
     siblings_are_negatives: whether another caption of the same video in a batch counts as a negative
-    of it (official codes) or is left out.
+    of it (official codes) or is left out. precision: "no" (float32) or "bf16". compile: whether torch.compile
+    is applied to the encoders. channels_last: whether convolutions get that order of memory.
+    least_taught_share: training stops if less of an epoch's taught loss than this was taught.
     """
 
     model: Any
     losses: Mapping[str, float]
+    optimizer: Optimizer
     epochs: int
     batch_size: int
-    learning_rates: tuple[float, ...]
     untaught_losses: Mapping[str, float] = field(default_factory=lambda: {"info_nce": 1.0})
-    learning_rate_scale: Mapping[str, float] = field(default_factory=dict)
-    weight_decay: float = 0.2
-    betas: tuple[float, float] = (0.9, 0.98)
-    epsilon: float = 1e-6
-    warmup: float = 0.1
-    clip_norm: float = 1.0
     keep: str = KEEP_BEST
     siblings_are_negatives: bool = False
+    precision: str = "no"
+    compile: bool = False
+    channels_last: bool = False
+    least_taught_share: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, low, value in (
-            ("epochs", 1, self.epochs),
-            ("batch size", 2, self.batch_size),
-            ("clip norm", 1e-30, self.clip_norm),
-            ("warm-up", 0, self.warmup),
-        ):
-            if not value >= low:
-                raise InputError(f"{name} is at least {low}, got {value}")
-        if not self.learning_rates or not all(0 < rate < 10 for rate in self.learning_rates):
-            raise InputError(
-                f"learning rates are one or more numbers between 0 and 10, got {self.learning_rates}"
-            )
-        if self.keep not in (KEEP_BEST, KEEP_LAST):
-            raise InputError(f"keep is {KEEP_BEST!r} or {KEEP_LAST!r}, not {self.keep!r}")
-        if self.warmup >= 1:
-            raise InputError(f"warm-up is a share of all steps below 1, got {self.warmup}")
+        at_least("epochs", self.epochs, 1)
+        at_least("batch_size", self.batch_size, 2)
+        at_least("least_taught_share", self.least_taught_share, 0)
+        check_name("keep", self.keep, KEEPS)
+        check_name("precision", self.precision, PRECISIONS)
 
     def weights(self, arm: str) -> dict[str, float]:
         """Weight by loss of the losses that count in `arm`."""
@@ -74,26 +101,15 @@ class Recipe:
         return {name: weight for name, weight in losses.items() if weight}
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain JSON, in the order of the fields."""
+        return {name: to_plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     @classmethod
-    def from_dict(
-        cls, fields: Mapping[str, Any], model: Callable[..., Any], learning_rates: tuple[float, ...]
-    ) -> Recipe:
+    def from_dict(cls, settings: Mapping[str, Any], model: type) -> Recipe:
         """The recipe that `to_dict` described; model: the student's Config."""
-        own = {
-            "model": model(**fields["model"]),
-            "betas": tuple(fields["betas"]),
-            "learning_rates": learning_rates,
-        }
-        return cls(**{**fields, **own})
+        return from_mapping(cls, settings, "recipe", {"model": model})
 
-    def overridden(
-        self,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        learning_rates: tuple[float, ...] | None = None,
-    ) -> Recipe:
-        """The recipe with what is given put in place of its own."""
-        given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rates": learning_rates}
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+def at_least(name: str, value: float, low: float) -> None:
+    if not value >= low:
+        raise InputError(f"{name} is at least {low:g}, got {value}")

@@ -19,14 +19,14 @@ import torch
 from store.errors import InputError
 from store.lookup import load_plugin
 from store.reader import Cache, TeacherReader
-from store.retrieval_metrics import TEXT_TO_VIDEO
 from student_train import students
 from student_train.checkpoint import load_story, save_training
-from student_train.config import TAUGHT, UNTAUGHT, VAL_SPLIT
-from student_train.evaluate import SplitRows, metrics_of, retrieve, split_rows
+from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
+from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.run_folder import Choice, RunFolder
 from student_train.stream import PairedRows, TrainingStream, training_rows
-from student_train.students.base import Student, Task
+from student_train.students.base import Student, Task, losses_of
+from student_train.teachers import Teachers
 from student_train.trainer import train
 
 
@@ -56,16 +56,25 @@ class Experiment:
         self.choice = choice
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
-        self.rows: PairedRows = training_rows(cache, self.teacher)
-        self.val: SplitRows | None = None
-        if VAL_SPLIT in cache.splits:
-            self.val = split_rows(cache, self.teacher, VAL_SPLIT)
+        others = {role: cache.teacher(name) for role, name in choice.roles.items()}
+        self.teachers = Teachers(self.teacher, others)
+        self.rows: PairedRows = training_rows(cache, self.teachers)
+        wanted = TEST_SPLIT if choice.recipe.keep == KEEP_BEST_ON_TEST else VAL_SPLIT
+        self.scored_split = wanted if wanted in cache.splits else None
+        self.val: EvaluationRows | None = None
+        if self.scored_split is not None:
+            self.val = evaluation_rows(cache, self.teachers, self.scored_split)
 
     def check(self, arms: Sequence[str]) -> None:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
         for arm in arms:
             self.stream(self.task(arm), seed=0)
-        rates = self.choice.recipe.learning_rates
+        rates = self.choice.recipe.optimizer.lr
+        if self.scored_split == TEST_SPLIT and len(rates) > 1:
+            raise InputError(
+                f"keep is {KEEP_BEST_ON_TEST!r}, so epochs are scored on {TEST_SPLIT!r}, where no learning "
+                f"rate is chosen; give one of {', '.join(map(str, rates))} with --learning-rates"
+            )
         if self.val is None and len(rates) > 1:
             raise InputError(
                 f"{self.cache.path.name} has no split {VAL_SPLIT!r} to choose one of {len(rates)} learning "
@@ -82,7 +91,7 @@ class Experiment:
 
     def select(self, arm: str, seeds: Sequence[int]) -> Selection:
         """The learning rate with the best mean val score for `arm`; of equals the first."""
-        rates = self.choice.recipe.learning_rates
+        rates = self.choice.recipe.optimizer.lr
         stories = {rate: [self.finished(arm, rate, seed) for seed in seeds] for rate in rates}
         if self.val is None:
             return Selection(rates[0])
@@ -96,7 +105,11 @@ class Experiment:
         story = load_story(folder)
         if story is None:
             story = self.train(arm, learning_rate, seed, folder)
-            best = f"val SumR {kept_score(story):.1f} in epoch" if story["val"] else "kept epoch"
+            best = (
+                f"{self.scored_split} score {kept_score(story):.1f} in epoch"
+                if story["val"]
+                else "kept epoch"
+            )
             name = f"{arm:8}  learning rate {learning_rate:<7g}  seed {seed}"
             epochs = f"{story['kept_epoch'] + 1} of {story['epochs']}"
             print(f"{name}:  {best} {epochs}, {story['seconds']:.1f} s", flush=True)
@@ -107,6 +120,7 @@ class Experiment:
         recipe = self.choice.recipe
         torch.manual_seed(seed)
         task = self.task(arm)
+        started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
         trained = train(task, stream, recipe, learning_rate, self.validate if self.val else None, label)
@@ -115,6 +129,7 @@ class Experiment:
             "arm": arm,
             "learning_rate": learning_rate,
             "losses": task.weights,
+            "started_from": started_from,
             "epochs": recipe.epochs,
             "steps": len(trained.log),
             **stream.plan.to_dict(),
@@ -122,6 +137,7 @@ class Experiment:
             "rows_without_video": self.rows.left_out,
             "siblings_in_first_epoch": first.siblings,
             "kept_epoch": trained.kept_epoch,
+            "epoch_chosen_on": self.scored_split,
             "val": trained.val,
             "seconds": trained.seconds,
         }
@@ -129,24 +145,25 @@ class Experiment:
         return story
 
     def validate(self, student: Student) -> float:
-        """SumR, text to video, on val."""
+        """The score of an epoch on the split that it is chosen on."""
         assert self.val is not None
-        return metrics_of(retrieve(student, self.teacher, self.val), self.val)[TEXT_TO_VIDEO]["SumR"]
+        return validation_score(student, self.teachers, self.val)
 
     def task(self, arm: str) -> Task:
-        return Task(self.student(), self.module.LOSSES, self.choice.recipe.weights(arm))
+        recipe = self.choice.recipe
+        return Task(self.student(), losses_of(self.module, recipe.model), recipe.weights(arm))
 
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
         self.teacher.require(config.needs)
-        return self.module.build(config, {name: spec.sizes for name, spec in self.teacher.signals.items()})
+        return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
-        return TrainingStream(self.rows, self.teacher, task.needs, self.choice.recipe.batch_size, seed)
+        return TrainingStream(self.rows, self.teachers, task.needs, self.choice.recipe.batch_size, seed)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:
-    """SumR on val of the epoch that a training kept."""
+    """The score of the epoch that a training kept, on the split that epochs are scored on."""
     score: float = story["val"][story["kept_epoch"]]
     return score

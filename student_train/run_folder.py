@@ -1,6 +1,7 @@
 """A run: one folder of trainings that share a cache, a student and a recipe.
 
     <run>/config.json                              identity, pinned when the run begins; provenance
+    <run>/configuration.yaml                       all settings of the last call, for --config
     <run>/trainings/<arm>-lr<rate>-seed<seed>/     one finished training each, see `checkpoint`
     <run>/results.json, results.md, results.png    what came out
 
@@ -11,36 +12,51 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from store.durable import PARTIAL_SUFFIX, read_json, write_file
+from store.durable import PARTIAL_SUFFIX, json_digest, read_json, write_file
 from store.errors import DamagedCacheError, InputError, MissingFileError
 from store.identity import require_same
+from store.parts import group_at
 from store.reader import Cache
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
+from student_train.configuration import Configuration
 
 CONFIG_FILE = "config.json"
+SETTINGS_FILE = "configuration.yaml"
 NEEDED_KEYS = {
     CONFIG_FILE: {"identity", "cache"},
     "results.json": {"request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights"},
 }
+LIBRARIES = ("accelerate", "numpy", "safetensors", "tensorboard", "torch", "transformers", "zarr")
 TRAINER_VERSION = 1
 """Raised by hand when a training with the same configuration gives other numbers than before."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is trained: names of teacher, student and recipe, and the recipe with its overrides."""
+    """What is trained: names of teacher, student and recipe, the recipe with its overrides, and the names of
+    other teachers by role."""
 
     teacher: str
     student: str
     recipe_name: str
     recipe: Recipe
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Choice:
+        run = configuration.run
+        assert run.teacher is not None
+        assert run.recipe is not None
+        return cls(run.teacher, run.student, run.recipe, configuration.recipe, run.roles)
 
 
 def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
@@ -49,11 +65,12 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
     The number of threads is part of it: sums of floats, and so the numbers, depend on it.
     """
     settings = choice.recipe.to_dict()
-    del settings["learning_rates"]
+    del settings["optimizer"]["lr"]
     return {
-        "cache_digest": cache.digest,
+        "cache": pinned_digests(cache, (choice.teacher, *choice.roles.values())),
         "dataset": cache.dataset["name"],
         "teacher": choice.teacher,
+        "roles": dict(choice.roles),
         "student": choice.student,
         "recipe": choice.recipe_name,
         "settings": settings,
@@ -61,6 +78,31 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "trainer_version": TRAINER_VERSION,
     }
+
+
+def pinned_digests(cache: Cache, teachers: Iterable[str]) -> dict[str, str]:
+    """Digest by name of the parts that a training reads: the tables, its teachers, their views and plans.
+
+    What others add to the cache, another teacher or view, changes none of them; rows that are appended do.
+    """
+    parts = {"tables": json_digest([record.to_dict() for record in cache.manifest.objects])}
+    for name in teachers:
+        parts |= {path: cache.manifest.groups[path] for path in cache.groups_of(name)}
+    return parts
+
+
+def still_read(pinned: Mapping[str, str], parts: Mapping[str, str]) -> dict[str, str]:
+    """`parts` without signals that were added to a teacher since `pinned`: the run began without them."""
+    groups = {path: group_at(path) for path in parts}
+    added = {path for path, group in groups.items() if group is not None and group.part.addition}
+    return {path: digest for path, digest in parts.items() if path in pinned or path not in added}
+
+
+def provenance() -> dict[str, str]:
+    """What the numbers came about with; told, never compared."""
+    versions = {name: version(name) for name in LIBRARIES}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"python": platform.python_version(), "machine": device, **versions}
 
 
 class RunFolder:
@@ -76,11 +118,17 @@ class RunFolder:
         wanted = identity_of(cache, choice)
         file = self.path / CONFIG_FILE
         if file.exists():
+            config = self.config()
+            pinned = config["identity"].get("cache")
+            if isinstance(pinned, dict):
+                wanted["cache"] = still_read(pinned, wanted["cache"])
+            began = config.get("provenance", {}).get("cache_digest", "")
+            since = f"{cache.path.name} was added to since it began; " if cache.extends(began) else ""
             require_same(
-                self.config()["identity"],
+                config["identity"],
                 wanted,
                 f"the run in {self.path}",
-                f"name another folder with --out, or remove {self.path}",
+                f"{since}name another folder with --out, or remove {self.path}",
             )
             return
         others = self.path.iterdir() if self.path.exists() else ()
@@ -88,13 +136,9 @@ class RunFolder:
             raise InputError(
                 f"{self.path} holds other files, no {CONFIG_FILE}; name an empty folder by --out"
             )
-        provenance = {
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-        }
         where = os.path.relpath(cache.path, self.path)
-        config = {"identity": wanted, "cache": where, "provenance": provenance}
+        told = {**provenance(), "cache_digest": cache.digest}
+        config = {"identity": wanted, "cache": where, "provenance": told}
         write_file(file, readable_json(config))
 
     def config(self) -> dict[str, Any]:

@@ -8,18 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from store.batch_plan import BatchPlan
+from store.batch_plan import BatchPlan, rank_strip
 from store.errors import InputError
 from store.reader import Cache, TeacherReader
 from student_train.config import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
-from student_train.students.base import PAIR_SCORES
-
-RELEVANCE = "frame_relevance"
+from student_train.distributed import rank, world_size
+from student_train.needs import (
+    CLASS,
+    FRAME_VALID,
+    IGNORED_PAIR,
+    LOGIT_SCALE,
+    NOT_SIGNALS,
+    OF_CLASSES,
+    PAIR_KNOWN,
+    PAIR_SCORES,
+    PIXELS,
+    RELEVANCE,
+    TEXT,
+    in_role,
+    split_role,
+)
+from student_train.rows import PairBlock
+from student_train.teachers import Teachers
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,7 @@ class PairedRows:
     left_out: int
 
 
-def paired_rows(cache: Cache, teacher: TeacherReader, split_name: str) -> PairedRows:
+def paired_rows(cache: Cache, teacher: TeacherReader | Teachers, split_name: str) -> PairedRows:
     """The captions of a split whose video has signals.
 
     Raises UnknownNameError for a split that is not there, InputError if nothing is left of it.
@@ -42,13 +58,13 @@ def paired_rows(cache: Cache, teacher: TeacherReader, split_name: str) -> Paired
     text = cache.split(split_name).text
     text = text[cache.text_video[text] >= 0]
     video = cache.text_video[text]
-    usable = teacher.video_usable[video]
+    usable = teacher.video_usable[video] & teacher.text_usable[text]
     if not usable.any():
         raise InputError(f"split {split_name!r} of {cache.path.name} has no caption of a video that decoded")
     return PairedRows(text[usable], video[usable], int(np.count_nonzero(~usable)))
 
 
-def training_rows(cache: Cache, teacher: TeacherReader) -> PairedRows:
+def training_rows(cache: Cache, teacher: TeacherReader | Teachers) -> PairedRows:
     """The rows of the train split; raises InputError if one of them belongs to val or test as well."""
     rows = paired_rows(cache, teacher, TRAIN_SPLIT)
     for name in (VAL_SPLIT, TEST_SPLIT):
@@ -65,74 +81,149 @@ def training_rows(cache: Cache, teacher: TeacherReader) -> PairedRows:
     return rows
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one step: `video`, `text` [B] of the global batch; `own`: this process's strip of it."""
+
+    video: np.ndarray
+    text: np.ndarray
+    own: slice
+
+    @property
+    def own_video(self) -> np.ndarray:
+        return self.video[self.own]
+
+    @property
+    def own_text(self) -> np.ndarray:
+        return self.text[self.own]
+
+
 class TrainingStream:
     """Batches of the train split, equal for everybody who trains with the same seed.
 
-    needs: signals, and PAIR_SCORES, as a Task names them. The tail of an epoch that fills no batch is
-    dropped. Raises UnknownNameError, naming the command that adds it, for a signal that the teacher
-    lacks, before the first batch.
+    needs: as a Task names them. Every process holds its strip of the global batch. The tail of an epoch that
+    fills no batch is dropped. Raises UnknownNameError, naming the command that adds it, for a signal that a
+    teacher lacks, before the first batch.
     """
 
     def __init__(
-        self, rows: PairedRows, teacher: TeacherReader, needs: Sequence[str], batch_size: int, seed: int
+        self, rows: PairedRows, teachers: Teachers, needs: Sequence[str], batch_size: int, seed: int
     ) -> None:
         self.rows = rows
-        self.teacher = teacher
-        self.signals = [need for need in needs if need != PAIR_SCORES]
-        self.scores_pairs = PAIR_SCORES in needs
+        self.teachers = teachers
+        self.needs = tuple(needs)
         self.plan = BatchPlan(rows.video, batch_size, seed)
-        teacher.require(self.signals)
-        if self.scores_pairs:
-            teacher.pair_scores(rows.video[:1], rows.text[:1])
+        self.own = rank_strip(batch_size, rank(), world_size())
+        for need in needs:
+            name, role = split_role(need)
+            teacher = teachers.in_role(role)
+            if name == PAIR_SCORES:
+                teacher.pair_scores(rows.video[:1], rows.text[:1])
+            elif name == PIXELS:
+                _ = teacher.pixels
+            elif name == LOGIT_SCALE:
+                logit_scale(teacher)
+            elif name not in NOT_SIGNALS:
+                teacher.require([name.removeprefix(OF_CLASSES)])
 
     @property
     def steps_per_epoch(self) -> int:
         return self.plan.steps_per_epoch
 
-    def epoch(self, epoch: int, siblings_are_negatives: bool) -> Iterator[dict[str, Tensor]]:
+    def epoch(self, epoch: int, siblings_are_negatives: bool) -> Iterator[dict[str, Any]]:
         """The batches of one epoch, see `batch`."""
         for rows in self.plan.epoch(epoch).rows:
             yield self.batch(rows, siblings_are_negatives)
 
-    def batch(self, rows: np.ndarray, siblings_are_negatives: bool) -> dict[str, Tensor]:
-        """Tensors of the training rows `rows` [B]; row i of each belongs to pair i.
+    def batch(self, rows: np.ndarray, siblings_are_negatives: bool) -> dict[str, Any]:
+        """What is needed of the training rows `rows` [B], the global batch; row i of each belongs to pair i.
 
-        The needed signals in float32 without R, `frame_valid` [B, M] bool, and with PAIR_SCORES
-        `pair_score` [B, B] (video, text), with `pair_known` bool if not all are known. Siblings, other
-        captions of the same video, are marked in `ignored_pair` [B, B] bool, if there are any and they
-        are not to count as negatives.
+        Of this process's rows: the needed signals in float32 without R, `frame_valid` [b, M] bool, and with
+        PAIR_SCORES the PairBlock of them, and `pair_known` if not all are known. Siblings, other captions of
+        the same video, are marked in the PairBlock `ignored_pair`, if there are any and they are not to count
+        as negatives.
         """
-        video, text = self.rows.video[rows], self.rows.text[rows]
-        batch = {
-            **row_tensors(self.teacher, self.signals, "V", video),
-            **row_tensors(self.teacher, self.signals, "T", text),
+        step = Rows(self.rows.video[rows], self.rows.text[rows], self.own)
+        batch: dict[str, Any] = {
+            **row_tensors(self.teachers, self.needs, "V", step.own_video),
+            **row_tensors(self.teachers, self.needs, "T", step.own_text),
         }
-        if RELEVANCE in batch:
-            batch[RELEVANCE] = frame_distribution(self.teacher, batch[RELEVANCE], batch["frame_valid"])
-        if self.scores_pairs:
-            score, known = self.teacher.pair_scores(video, text)
-            batch["pair_score"] = torch.from_numpy(score).float()
-            if not known.all():
-                batch["pair_known"] = torch.from_numpy(np.array(known))
-        if not siblings_are_negatives and (siblings := self.teacher.cache.siblings(text)).any():
-            batch["ignored_pair"] = torch.from_numpy(siblings)
+        for need in self.needs:
+            name, role = split_role(need)
+            teacher = self.teachers.in_role(role)
+            if name == RELEVANCE:
+                valid = batch[in_role(FRAME_VALID, role)]
+                batch[need] = frame_distribution(teacher, batch[need], valid)
+            elif name == PAIR_SCORES:
+                scores, known = pair_strips(teacher, step)
+                batch[need] = scores
+                if known is not None:
+                    batch[in_role(PAIR_KNOWN, role)] = known
+            elif name == LOGIT_SCALE:
+                batch[need] = logit_scale(teacher)
+        if not siblings_are_negatives:
+            same_video = step.video[:, np.newaxis] == step.video
+            np.fill_diagonal(same_video, False)
+            if same_video.any():
+                batch[IGNORED_PAIR] = block_of(torch.from_numpy(same_video), step.own)
         return batch
 
 
-def row_tensors(
-    teacher: TeacherReader, signals: Sequence[str], axis: str, rows: np.ndarray
-) -> dict[str, Tensor]:
-    """Those of `signals` whose rows are videos ("V") or texts ("T"), of `rows` [N], rendition 0, in float32.
+def block_of(whole_BB: Tensor, own: slice) -> PairBlock:
+    """The strips of a whole block."""
+    if own == slice(0, len(whole_BB)):
+        return PairBlock.whole(whole_BB)
+    return PairBlock(whole_BB[own], whole_BB[:, own], own.start)
 
-    With the videos comes `frame_valid` [N, M] bool.
+
+def pair_strips(teacher: TeacherReader, step: Rows) -> tuple[PairBlock, PairBlock | None]:
+    """The teacher's scores in this process's strips, and which are known, None if all are."""
+    score, known = teacher.pair_scores(step.video, step.text)
+    scores = block_of(torch.from_numpy(score).float(), step.own)
+    return scores, None if known.all() else block_of(torch.from_numpy(np.array(known)), step.own)
+
+
+def row_tensors(
+    teachers: Teachers, needs: Sequence[str], axis: str, rows: np.ndarray, rendition: int = 0
+) -> dict[str, Any]:
+    """Those of `needs` that belong to videos ("V") or texts ("T"), of `rows` [N], under their own names.
+
+    Signals in float32 of one rendition; with those of videos `frame_valid` [N, M] bool of each role; pixels,
+    the class of a video (V), the words of a text (T). Pair scores belong to neither.
     """
-    tensors = {"frame_valid": torch.from_numpy(teacher.frame_valid[rows, 0])} if axis == "V" else {}
-    for name in signals:
-        spec = teacher.signals[name]
-        if spec.row_axis == axis:
+    found: dict[str, Any] = {}
+    for need in needs:
+        name, role = split_role(need)
+        teacher = teachers.in_role(role)
+        if axis == "V" and (name in (PIXELS, RELEVANCE) or row_axis(teacher, name) == "V"):
+            found[in_role(FRAME_VALID, role)] = torch.from_numpy(teacher.frame_valid[rows, rendition])
+        if (name, axis) == (PIXELS, "V"):
+            found[need] = torch.from_numpy(teacher.pixels.read(rows)[:, rendition])
+        elif (name, axis) == (CLASS, "V"):
+            found[need] = torch.from_numpy(teachers.cache.video_class[rows])
+        elif (name, axis) == (TEXT, "T"):
+            found[need] = [teachers.cache.texts[row] for row in rows.tolist()]
+        elif row_axis(teacher, name) == axis:
             value = teacher.read_decoded(name, rows)
-            tensors[name] = torch.from_numpy(value[:, 0] if "R" in spec.kind.axes else value)
-    return tensors
+            found[need] = torch.from_numpy(
+                value[:, rendition] if "R" in teacher.signals[name].kind.axes else value
+            )
+    if axis == "V":
+        found.setdefault(FRAME_VALID, torch.from_numpy(teachers.main.frame_valid[rows, rendition]))
+    return found
+
+
+def row_axis(teacher: TeacherReader, name: str) -> str:
+    """V or T for a signal of `teacher`, "" for other needs."""
+    return teacher.signals[name].row_axis if name in teacher.signals else ""
+
+
+def logit_scale(teacher: TeacherReader) -> Tensor:
+    """What multiplies the teacher's cosines, float32 []; raises InputError if it recorded none."""
+    scale = teacher.identity.get("logit_scale")
+    if not isinstance(scale, int | float):
+        raise InputError(f"teacher {teacher.name!r} records no logit_scale in its identity; choose another")
+    return torch.tensor(float(scale))
 
 
 def frame_distribution(teacher: TeacherReader, score_NM: Tensor, valid_NM: Tensor) -> Tensor:

@@ -9,15 +9,34 @@ computed as queries too; the outer residual adds the frames without their positi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from store.errors import InputError
 
 LAYER_NORM_EPS = 1e-12
 MASKED_KEY = -1e6
 HEAD_WIDTH = 64
 MLP_RATIO = 4
 POSITION_STD = 0.01
+BLOCK_NAMES = {
+    "attn.in_proj_weight": "query_key_value.weight",
+    "attn.in_proj_bias": "query_key_value.bias",
+    "attn.out_proj.weight": "attention_out.weight",
+    "attn.out_proj.bias": "attention_out.bias",
+    "ln_1.weight": "attention_norm.weight",
+    "ln_1.bias": "attention_norm.bias",
+    "mlp.c_fc.weight": "mlp_in.weight",
+    "mlp.c_fc.bias": "mlp_in.bias",
+    "mlp.c_proj.weight": "mlp_out.weight",
+    "mlp.c_proj.bias": "mlp_out.bias",
+    "ln_2.weight": "mlp_norm.weight",
+    "ln_2.bias": "mlp_norm.bias",
+}
+"""A block's parameters, by the names that OpenAI's CLIP gives them."""
 
 
 class TemporalTransformer(nn.Module):
@@ -35,6 +54,27 @@ class TemporalTransformer(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, key_mask)
         return hidden + frames_BMD
+
+    def start_from_text(self, text: Any) -> None:
+        """CLIP4Clip's initialisation: the first blocks and positions of CLIP's text tower.
+
+        text: has `transformer.resblocks` and `positional_embedding`, named and shaped as OpenAI's are. Raises
+        InputError where it is of another width or has fewer blocks.
+        """
+        blocks, positions = list(text.transformer.resblocks), text.positional_embedding
+        frames, width = self.position.shape
+        if positions.shape[1] != width or len(blocks) < len(self.blocks) or len(positions) < frames:
+            raise InputError(
+                f"a text tower of {len(blocks)} blocks, {len(positions)} positions and width "
+                f"{positions.shape[1]} can't start a temporal transformer of {len(self.blocks)} blocks, "
+                f"{frames} frames and width {width}; choose another architecture, or no public weights"
+            )
+        with torch.no_grad():
+            self.position.copy_(positions[:frames])
+        for block, source in zip(self.blocks, blocks, strict=False):
+            block.load_state_dict(
+                {BLOCK_NAMES[name]: value.float() for name, value in source.state_dict().items()}
+            )
 
 
 class TemporalBlock(nn.Module):

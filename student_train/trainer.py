@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from store.errors import InputError, NonFiniteError
-from student_train.config import KEEP_BEST, Recipe
+from student_train.config import KEEP_LAST, Recipe
+from student_train.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
 from student_train.stream import TrainingStream
 from student_train.students.base import Student, Task
 
@@ -66,17 +67,18 @@ def train(
     accelerator = make_accelerator()
     total_steps = recipe.epochs * stream.steps_per_epoch
     student = task.student
-    optimizer = make_optimizer(student, recipe, learning_rate)
+    optimizer = make_optimizer(student, recipe.optimizer, learning_rate)
     task.student, optimizer = accelerator.prepare(student, optimizer)
     result, step = Trained(), 0
     student.train()
     with tqdm(total=total_steps, desc=label, unit="step", disable=None, leave=False) as progress:
         for epoch in range(recipe.epochs):
             for batch in on_device(stream.epoch(epoch, recipe.siblings_are_negatives), accelerator.device):
-                factor = set_learning_rate(optimizer, step, total_steps, recipe.warmup)
-                losses = task.losses(batch)
+                factor = learning_rate_factor(recipe.optimizer, step, total_steps)
+                set_learning_rate(optimizer, factor)
+                losses = task(batch)
                 accelerator.backward(losses["loss"])
-                norm = accelerator.clip_grad_norm_(student.parameters(), recipe.clip_norm)
+                norm = accelerator.clip_grad_norm_(student.parameters(), recipe.optimizer.clip_norm)
                 numbers = finite_numbers({**losses, "gradient_norm": norm}, label, step)
                 place = {"epoch": epoch, "step": step, "learning_rate": learning_rate * factor}
                 result.log.append({**place, **numbers})
@@ -91,43 +93,12 @@ def train(
     return result
 
 
-def make_optimizer(student: Student, recipe: Recipe, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and scalars do not decay. Each group keeps its rate at factor 1 in `base_lr`."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in student.named_parameters():
-        scales = [factor for start, factor in recipe.learning_rate_scale.items() if name.startswith(start)]
-        decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
-        groups.setdefault((learning_rate * math.prod(scales), decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ],
-        betas=recipe.betas,
-        eps=recipe.epsilon,
-        fused=True,
-    )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total_steps: int, warmup: float) -> float:
-    """Set every group's rate for `step` and return the factor; a pure function of the step."""
-    factor = learning_rate_factor(step, total_steps, warmup)
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return factor
-
-
-def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
-    """Linear from 0 to 1 over the first `warmup` share of the steps, then half a cosine down to 0."""
-    warmup_steps = warmup * total_steps
-    if step + 1 < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
-
-
-def on_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
+def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
     for batch in batches:
-        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        yield {
+            name: value if isinstance(value, list) else value.to(device, non_blocking=True)
+            for name, value in batch.items()
+        }
 
 
 def finite_numbers(values: dict[str, Tensor], label: str, step: int) -> dict[str, float]:
@@ -148,7 +119,7 @@ def keep_epoch(
     """Copy the student's parameters, unless the best epoch is to be kept and an earlier one was as good."""
     if validate is not None:
         result.val.append(validate(student))
-        if keep == KEEP_BEST and result.val[-1] <= max(result.val[:-1], default=-math.inf):
+        if keep != KEEP_LAST and result.val[-1] <= max(result.val[:-1], default=-math.inf):
             return
     result.kept_epoch = epoch
     result.state = {name: value.detach().clone() for name, value in student.state_dict().items()}

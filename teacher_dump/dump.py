@@ -19,7 +19,9 @@ from store.writer import CacheWriter
 from teacher_dump.executors import Executor, Run, SerialExecutor
 from teacher_dump.extend import parts_to_dump
 from teacher_dump.jobs import DumpJob, library_versions
-from teacher_dump.plan import EARLIER_PAIRS, PAIRS, PHASE_AXIS, ShardTask, execution, shard_tasks
+from teacher_dump.pair_phases import draw_batches
+from teacher_dump.pair_plan import pairs_of_part, plan_pairs
+from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
@@ -35,15 +37,16 @@ def dump(
 ) -> Cache:
     """Write every signal of `teacher` over `samples` into the cache at `root`; returns it complete.
 
-    Resumes where a killed dump stopped; adds a teacher to a finished cache; does nothing where all is
-    done. extend: rows of `samples` may come behind those of a finished cache, and signals to a finished teacher:
-    only what is new is done, and nothing that is there is written again. earlier_seconds: spent on preparing the data, for the report. executor: who runs the tasks, this
-    process if not given. Raises LockedCacheError, IdentityError, NonFiniteError and what the teacher, the
-    workers or the disk raise; finished shards are kept.
+    Resumes where a killed dump stopped; adds a teacher to a finished cache; does nothing where all is done.
+    extend: rows of `samples` may come behind those of a finished cache, and signals to a finished teacher:
+    only what is new is done, and nothing that is there is written again. earlier_seconds: spent on preparing
+    the data, for the report. executor: who runs the tasks, this process if not given. Raises
+    LockedCacheError, IdentityError, NonFiniteError and what the teacher, the workers or the disk raise;
+    finished shards are kept.
     """
     executor = executor or SerialExecutor()
     with CacheWriter(root, samples, extend=extend) as writer:
-        wanted = settings.storage.applied(teacher.signals, teacher.pair_inputs)
+        wanted = plan_pairs(writer, teacher, settings).signals
         for part, signals in parts_to_dump(writer, teacher.name, wanted, extend):
             plan = make_plan(writer, teacher, settings, executor, part, signals)
             writer.plan(plan)
@@ -64,18 +67,13 @@ def _dump_part(
     counts = writer.part_counts(plan.part)
     before = {"V": counts.first_video, "T": counts.first_text}
     tasks = list(shard_tasks(plan, {"V": counts.videos, "T": counts.texts}, before))
-    job = DumpJob(
-        writer.root.absolute(),
-        plan,
-        writer.view_is_complete(plan.view.name, plan.part.segment),
-        writer.token,
-        settings.decoders or executor.share().decoders,
-        Limits(settings.time_limit_s, settings.memory_limit_mb),
-        library_versions(),
-        tuple(writer.segments[: plan.part.segment + 1]),
-    )
+    job = make_job(writer, plan, settings, executor)
     with executor.running(job, writer.samples, teacher) as run:
         _run(writer, run, tasks)
+        if (batches := draw_batches(writer, plan)) is not None:
+            drawn = list(planned_tasks(plan, batches.steps))
+            _run(writer, run, drawn)
+            tasks += drawn
     seconds = dict(earlier_seconds)
     for task in tasks:
         seconds[task.phase] = seconds.get(task.phase, 0.0) + writer.ledger[task.name].seconds
@@ -88,15 +86,24 @@ def make_plan(
     teacher: Teacher,
     settings: DumpSettings,
     executor: Executor,
-    part: Part,
-    signals: tuple[SignalSpec, ...],
+    part: Part = FIRST,
+    signals: tuple[SignalSpec, ...] | None = None,
 ) -> TeacherPlan:
-    """The plan of one part of this dump; what an earlier, unfinished run of it fixed stays fixed."""
+    """The plan of one part of this dump; what an earlier, unfinished run of it fixed stays fixed.
+
+    signals: those of the part, all that the teacher stores if not given.
+    """
     stored = writer.stored_plan(teacher.name, part)
     rows = writer.part_counts(part)
     counts = {"V": rows.videos, "T": rows.texts}
     # Rows that are appended to a view are kept as its first ones are, whoever brings them.
     pixels = writer.kept_pixels(teacher.view.name) if part.segment else settings.storage.pixels
+    pairs = plan_pairs(writer, teacher, settings)
+    specs = pairs.signals if signals is None else signals
+    told = pairs_of_part(pairs.execution, specs)
+    if stored is not None and writer.is_complete(teacher.name, part):
+        # What is asked for now may be another signal, to be added beside it.
+        told |= {name: was for name, was in stored.execution["pairs"].items() if not told.get(name)}
     threads = settings.threads
     if threads is None:
         threads = stored.execution["threads"] if stored is not None else executor.share().threads
@@ -106,15 +113,33 @@ def make_plan(
         "threads": threads,
         "device": settings.device or teacher.device.type,
         "pixels": pixels.to_dict() if pixels else None,
+        "pairs": told,
     }
+    if settings.pairs.plan is not None:
+        counts["S"] = settings.pairs.plan.steps_at_most(writer.samples)
+    frame_bytes = teacher.view.pixel_bytes if pixels else 0
     return TeacherPlan(
         teacher.name,
         teacher.identity(),
         teacher.view,
-        signals,
-        execution(signals, counts, fixed, settings.shard_rows, teacher.view.pixel_bytes if pixels else 0),
+        specs,
+        execution(specs, counts, fixed, settings.shard_rows, frame_bytes, pairs.most_rows),
         library_versions(),
         part,
+    )
+
+
+def make_job(writer: CacheWriter, plan: TeacherPlan, settings: DumpSettings, executor: Executor) -> DumpJob:
+    """What the tasks of `plan`, which `writer` has fixed, share."""
+    return DumpJob(
+        writer.root.absolute(),
+        plan,
+        writer.view_is_complete(plan.view.name, plan.part.segment),
+        writer.token,
+        settings.decoders or executor.share().decoders,
+        Limits(settings.time_limit_s, settings.memory_limit_mb),
+        library_versions(),
+        tuple(writer.segments[: plan.part.segment + 1]),
     )
 
 
@@ -122,8 +147,8 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
     """Run the unfinished tasks phase by phase."""
     for (teacher, phase), of_phase in groupby(tasks, key=lambda task: (task.teacher, task.phase)):
         todo = [task for task in of_phase if task.name not in writer.ledger]
-        unit = "text" if PHASE_AXIS.get(phase) == "T" else "video"
-        total = sum(_units(task, writer.samples) for task in todo)
+        unit = {"T": "text", "S": "batch"}.get(PHASE_AXIS.get(phase, "V"), "video")
+        total = sum(task.stop - task.start for task in todo)
         with tqdm(total=total, desc=f"{teacher}: {phase}", unit=unit, disable=None) as bar:
             done: dict[str, int] = {}
 
@@ -134,11 +159,6 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
 
             for commit in run(todo, report):
                 writer.commit(commit)
-
-
-def _units(task: ShardTask, samples: Samples) -> int:
-    """How many steps of progress a task reports: pairs count texts, the others their rows."""
-    return len(samples.texts) if task.phase in (PAIRS, EARLIER_PAIRS) else task.stop - task.start
 
 
 def _report_seconds(root: Path, plan: TeacherPlan, seconds: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,13 +24,25 @@ from store.layout import EARLIER_VIDEOS, OWN_VIDEOS, TableCounts, TeacherPlan, p
 from store.ledger import Commit, VideoFacts
 from store.publication import planned_signal_arrays, planned_view_arrays
 from store.shards import ShardFile
-from store.teacher_parts import found_parts, stored_signal
+from store.tables import read_batch_plan
 from teacher_dump.calibrate import calibrate
-from teacher_dump.plan import CALIBRATION, EARLIER_PAIRS, PAIRS, ShardTask
-from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
+from teacher_dump.overlap import Behind, made_ahead
+from teacher_dump.pair_phases import PairPhases
+from teacher_dump.plan import CALIBRATION, EARLIER_PAIRS, PLANNED_PHASE, ShardTask
+from teacher_dump.shard_files import (
+    SignalFiles,
+    StoredFeatures,
+    StoredView,
+    ViewFiles,
+    blocks,
+    open_shards,
+    stored_signals,
+)
 from teacher_dump.teachers.base import Teacher
 
 Progress = Callable[[int], None]
+DecodedBatch = list[tuple[int, DecodedVideo]]
+"""Rows of the video table, and what each decoded to."""
 
 
 class ShardDumper:
@@ -67,31 +80,33 @@ class ShardDumper:
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
-            PAIRS: self._dump_pairs,
-            EARLIER_PAIRS: self._dump_pairs,
         }
         with torch.inference_mode():
-            return phases[task.phase](task, progress)
+            if task.phase in phases:
+                return phases[task.phase](task, progress)
+            return PairPhases(self).run(task, progress)
 
     @cached_property
     def codecs(self) -> dict[str, SignalCodec]:
         """How each signal is stored, with what was fitted to it in the first task over the first rows."""
-        parts = found_parts(self.root, self.plan.name, self.plan.part.segment)
-        stored = (stored_signal(spec, parts, self.segments, "was not written") for spec in self.plan.signals)
-        return {signal.spec.name: signal.codec(self.root) for signal in stored}
+        stored = stored_signals(self.root, self.plan.name, self.segments)
+        return {spec.name: stored[spec.name].codec(self.root) for spec in self.plan.signals}
 
-    def _signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
+    def signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
         """The open shards of the task's signals."""
-        files = {}
+        files, counts = {}, self.counts
+        if task.phase == PLANNED_PHASE:
+            name = self.plan.execution["pairs"]["plan"]["name"]
+            counts = replace(counts, plan_steps={name: read_batch_plan(self.root, name).steps})
         for spec in self.plan.signals:
             if self.plan.execution["phase_of"][spec.name] == task.phase:
-                arrays = planned_signal_arrays(self.plan, spec, self.counts)
+                arrays = planned_signal_arrays(self.plan, spec, counts)
                 path = f"{self.plan.path}/{spec.name}"
-                before = {"V": self.counts.first_video, "T": self.counts.first_text, "S": 0}[spec.row_axis]
+                before = {"V": counts.first_video, "T": counts.first_text, "S": 0}[spec.row_axis]
                 files[spec.name] = open_shards(stack, self.root, path, arrays, task.number, before)
         return SignalFiles(files, self.codecs)
 
-    def _score_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
+    def score_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
         """The open shard of video_text_logits, or of the block of them that the task is of."""
         spec = next(spec for spec in self.plan.signals if spec.name == "video_text_logits")
         arrays = planned_signal_arrays(self.plan, spec, self.counts)
@@ -101,19 +116,21 @@ class ShardDumper:
         shard = stack.enter_context(ShardFile(self.root, path, arrays[block], task.number, before))
         return SignalFiles({spec.name: {"": shard}}, self.codecs)
 
-    def _stored_features(self) -> StoredFeatures:
+    def stored_features(self) -> StoredFeatures:
         return StoredFeatures(self.root, self.plan, self.teacher.pair_inputs, self.segments)
 
     def _decoded(self, rows: Iterable[int]) -> Iterator[DecodedVideo | DecodeFailure]:
         videos = [self.samples.videos[row] for row in rows]
-        return self.pool.decode([video.path for video in videos], [video.id for video in videos])
+        # A batch beyond what the decoders hold: they go on while the device computes the one before.
+        beyond = self.plan.execution["batch_videos"]
+        return self.pool.decode([video.path for video in videos], [video.id for video in videos], beyond)
 
     def _calibrate(self, task: ShardTask, progress: Progress) -> Commit:
         def encode_videos(rows: np.ndarray) -> dict[str, np.ndarray]:
             decoded = list(self._decoded(rows))
             progress(len(rows))
             videos = [video for video in decoded if isinstance(video, DecodedVideo)]
-            return self._encode_videos(videos) if videos else {}
+            return self._encode_videos(*stacked(videos)) if videos else {}
 
         objects = calibrate(self.root, self.plan, self.counts, encode_videos, self._encode_texts)
         return Commit(task.name, tuple(objects))
@@ -123,12 +140,19 @@ class ShardDumper:
         decoded = self._decoded(rows)
         facts: list[VideoFacts] = []
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             view = self._view_files(stack, task)
-            for batch in self._decoded_batches(rows, decoded, view, facts, progress):
+
+            def write(batch: DecodedBatch, encoded: dict[str, np.ndarray]) -> None:
                 for row, video in batch:
                     view.take(row, video)
-                signals.append([row for row, _ in batch], self._encode_videos([video for _, video in batch]))
+                signals.append([row for row, _ in batch], encoded)
+
+            batches = made_ahead(self._decoded_batches(rows, decoded, view, facts, progress))
+            with Behind(write) as writing:
+                for batch, frames_BRMYXC, valid_BRM in batches:
+                    writing.put(batch, self._encode_videos(frames_BRMYXC, valid_BRM))
+                writing.finish()
             objects = [*view.finish(), *signals.finish()]
         return Commit(task.name, tuple(objects), {**signals.errors, **view.errors}, tuple(facts))
 
@@ -153,9 +177,9 @@ class ShardDumper:
         view: ViewFiles | StoredView,
         facts: list[VideoFacts],
         progress: Progress,
-    ) -> Iterator[list[tuple[int, DecodedVideo]]]:
-        """Batches of (row, video) that decoded; every row leaves its VideoFacts in `facts`."""
-        batch: list[tuple[int, DecodedVideo]] = []
+    ) -> Iterator[tuple[DecodedBatch, np.ndarray, np.ndarray]]:
+        """Batches of (row, video) that decoded, stacked; every row leaves its VideoFacts in `facts`."""
+        batch: DecodedBatch = []
         for row, video in zip(rows, decoded, strict=True):
             if isinstance(video, DecodeFailure):
                 view.miss(row, video.reason)
@@ -165,15 +189,13 @@ class ShardDumper:
                 batch.append((row, video))
             progress(1)
             if len(batch) == self.plan.execution["batch_videos"]:
-                yield batch
+                yield batch, *stacked([video for _, video in batch])
                 batch = []
         if batch:
-            yield batch
+            yield batch, *stacked([video for _, video in batch])
 
-    def _encode_videos(self, videos: Sequence[DecodedVideo]) -> dict[str, np.ndarray]:
+    def _encode_videos(self, frames_BRMYXC: np.ndarray, valid_BRM: np.ndarray) -> dict[str, np.ndarray]:
         """Signals [B, R, M, ...] of a batch: renditions are videos of their own to a teacher."""
-        frames_BRMYXC = np.stack([video.frames for video in videos])
-        valid_BRM = np.stack([video.frame_valid for video in videos])
         batch, renditions = valid_BRM.shape[:2]
         encoded = self.teacher.encode_videos(
             torch.from_numpy(frames_BRMYXC).flatten(0, 1), torch.from_numpy(valid_BRM).flatten(0, 1)
@@ -190,7 +212,7 @@ class ShardDumper:
 
     def _dump_texts(self, task: ShardTask, progress: Progress) -> Commit:
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
+            signals = self.signal_files(stack, task)
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 signals.append(rows, self._encode_texts(rows))
                 progress(len(rows))
@@ -199,8 +221,8 @@ class ShardDumper:
     def _dump_relevance(self, task: ShardTask, progress: Progress) -> Commit:
         text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
         with ExitStack() as stack:
-            signals = self._signal_files(stack, task)
-            stored = self._stored_features()
+            signals = self.signal_files(stack, task)
+            stored = self.stored_features()
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
                 if len(matched):
@@ -210,26 +232,7 @@ class ShardDumper:
                 progress(len(rows))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
-    def _dump_pairs(self, task: ShardTask, progress: Progress) -> Commit:
-        """All texts are read once a task, block by block; memory: the shard's logits in float32.
 
-        Of videos that were there before, only the texts of the plan's own segment are scored.
-        """
-        end = self.counts.first_text + self.counts.texts
-        wanted = np.arange(self.counts.first_text if task.phase == EARLIER_PAIRS else 0, end)
-        with ExitStack() as stack:
-            signals = self._score_files(stack, task)
-            stored = self._stored_features()
-            rows = np.arange(task.start, task.stop)
-            rows = rows[stored.usable[rows]]
-            logits_VT = np.full((len(rows), len(wanted)), np.nan, dtype=np.float32)
-            for text_rows in blocks(wanted, self.plan.execution["batch_texts"]):
-                columns = slice(text_rows[0] - wanted[0], text_rows[-1] - wanted[0] + 1)
-                texts = stored.texts(text_rows)
-                for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
-                    scores = self.teacher.score_pairs(stored.videos(rows[places]), texts)
-                    logits_VT[places[0] : places[-1] + 1, columns] = scores.float().cpu()
-                progress(len(text_rows))
-            for places in blocks(np.arange(len(rows)), self.plan.execution["batch_videos"]):
-                signals.append(rows[places], {"video_text_logits": logits_VT[places]})
-            return Commit(task.name, tuple(signals.finish()), signals.errors)
+def stacked(videos: Sequence[DecodedVideo]) -> tuple[np.ndarray, np.ndarray]:
+    """Frames uint8 [B, R, M, Y, X, C] of a batch, and which of them are there: bool [B, R, M]."""
+    return np.stack([video.frames for video in videos]), np.stack([video.frame_valid for video in videos])

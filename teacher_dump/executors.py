@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,9 @@ import torch
 
 from store.inputs.samples import Samples
 from store.ledger import Commit
-from teacher_dump.jobs import DumpJob, Report, open_dumper, run_task
+from teacher_dump.jobs import DumpJob, Report, Sources, open_dumper, run_task
 from teacher_dump.plan import ShardTask
+from teacher_dump.settings import LOCAL, SERIAL
 from teacher_dump.teachers.base import Teacher
 
 Run = Callable[[Sequence[ShardTask], Report], Iterator[Commit]]
@@ -51,3 +52,20 @@ class SerialExecutor:
                 return (run_task(dumper, job.writer, task, report) for task in tasks)
 
             yield run
+
+
+def open_executor(
+    name: str, sources: Sources, device: str, memory_gb: int | None
+) -> AbstractContextManager[Executor]:
+    """The executor `name`, see `settings.checked_executor`; what it started ends with the context.
+
+    device: where the teachers of its workers compute, torch's name. memory_gb: of a worker of local:N, its
+    share of the machine's if not given. Raises InputError for more workers than there are GPUs.
+    """
+    if name == SERIAL:
+        return nullcontext(SerialExecutor())
+    from teacher_dump.dask_executor import DaskExecutor, this_machine
+
+    kind, _, count = name.partition(":")
+    where = this_machine(int(count), device, memory_gb) if kind == LOCAL else name
+    return DaskExecutor(where, sources)

@@ -1,4 +1,4 @@
-"""Which parts of a teacher a dump has to write: the first rows, signals added to them, rows appended since."""
+"""Which parts of a teacher a dump has to write: the first rows, signals added to them, appended rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parts_to_dump(
 ) -> Iterator[Todo]:
     """Every part of `teacher` with its signals, in an order in which they can be dumped, one after another.
 
-    wanted: what the teacher emits, as it is to be stored. Parts that are finished are among them where `wanted`
+    wanted: what the teacher emits, as it is to be stored. Finished parts are among them where `wanted`
     has to agree with them. Raises IdentityError for signals that a finished teacher lacks, unless `extend`;
     InputError where rows were appended and `wanted` lacks a signal that the teacher has.
     """
@@ -27,6 +27,7 @@ def parts_to_dump(
     for segment in range(len(writer.segments)):
         stored = [plan for plan in found_parts(writer.root, teacher, segment) if plan.part.segment == segment]
         if segment == 0 and not writer.is_complete(teacher):
+            _require_one_segment(writer, wanted)
             yield FIRST, tuple(wanted)
             continue
         for plan in stored:
@@ -36,9 +37,10 @@ def parts_to_dump(
             missing = tuple(spec for spec in wanted if spec.name not in there)
             if missing and not extend:
                 raise IdentityError(
-                    f"teacher {teacher!r} in {writer.root.name} stores no signal {missing[0].name!r}; to add it, "
-                    "and leave the others as they are, say --extend (make dump-teacher ARGS=--extend)"
+                    f"teacher {teacher!r} in {writer.root.name} stores no signal {missing[0].name!r}; to add "
+                    "it, and leave the others as they are, say --extend (make dump-teacher ARGS=--extend)"
                 )
+            _require_one_segment(writer, missing)
         else:
             missing = _appended(writer, teacher, emitted, there)
         if missing:
@@ -59,25 +61,34 @@ def _stored_part(
         yield plan.part, asked
 
 
+def _is_of_all_rows(spec: SignalSpec) -> bool:
+    """Whether a signal is made from all rows at once: batches drawn from them, the best K of them."""
+    return plan_of(spec.name) is not None or spec.name.startswith("topk_scores/")
+
+
+def _require_one_segment(writer: CacheWriter, specs: Sequence[SignalSpec]) -> None:
+    found = next((spec for spec in specs if _is_of_all_rows(spec)), None)
+    if found is not None and len(writer.segments) > 1:
+        raise InputError(
+            f"rows were appended to {writer.root.name}, and {found.name!r} is drawn from all rows at once; "
+            "dump it into a new CACHE"
+        )
+
+
 def _appended(
     writer: CacheWriter, teacher: str, emitted: Mapping[str, SignalSpec], there: set[str]
 ) -> tuple[SignalSpec, ...]:
     """What the teacher stores of its first rows and not of those of a segment.
 
-    Scores of a batch plan, and the best K of all rows, are of the rows that they were made from; a new plan or
-    ranking is a new signal.
+    Scores of a batch plan, and the best K of all rows, are of the rows that they were made from.
     """
     first = whole_plan(writer.root, found_parts(writer.root, teacher, 0))
-    carried = [
-        spec
-        for spec in first.signals
-        if plan_of(spec.name) is None and not spec.name.startswith("topk_scores/") and spec.name not in there
-    ]
+    carried = [spec for spec in first.signals if spec.name not in there and not _is_of_all_rows(spec)]
     for spec in carried:
         if emitted.get(spec.name) != spec:
             told = "is not emitted now" if spec.name not in emitted else "is stored another way"
             raise InputError(
-                f"rows were appended to {writer.root.name}, and signal {spec.name!r} of teacher {teacher!r} {told}; "
-                "give the options that it was dumped with (--layers, --encoding, --tokens, --project)"
+                f"rows were appended to {writer.root.name}, and signal {spec.name!r} of teacher {teacher!r} "
+                f"{told}; give the options of its dump (--layers, --encoding, --tokens, --project)"
             )
     return tuple(carried)

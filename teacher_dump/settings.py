@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from store.errors import InputError
+from teacher_dump.pair_layouts import PairOptions
 from teacher_dump.plan import StorageOptions
 
 LARGEST_SETTING = 1_000_000
@@ -17,8 +18,9 @@ class DumpSettings:
 
     batch_videos, batch_texts: rows of one forward. threads: of torch in each worker. shard_rows: None = see
     `plan.execution`. decoders: processes of each worker that decode ahead. time_limit_s, memory_limit_mb: of
-    decoding one video. storage: which part of the signals is stored, and how. device: type of that which the
-    workers compute on, where the coordinator's own copy of the teacher lies elsewhere.
+    decoding one video. storage: which part of the signals is stored, and how. pairs: which pairs are scored,
+    and how they are stored. device: type of that which the workers compute on, where the coordinator's own
+    copy of the teacher lies elsewhere.
     """
 
     batch_videos: int = 32
@@ -29,9 +31,26 @@ class DumpSettings:
     time_limit_s: float = 60.0
     memory_limit_mb: int = 2048
     storage: StorageOptions = field(default_factory=StorageOptions)
+    pairs: PairOptions = field(default_factory=PairOptions)
     device: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 < value <= LARGEST_SETTING:
                 raise InputError(f"{name} is a number from 1 to {LARGEST_SETTING:,}, not {value}")
+
+
+SERIAL, LOCAL, MOST_WORKERS = "serial", "local", 1024
+
+
+def checked_executor(text: str) -> str:
+    """`text` if it names an executor: serial, local:N or a scheduler's address; raises InputError."""
+    kind, _, rest = text.partition(":")
+    if text == SERIAL or (kind in ("tcp", "tls", "ws", "wss", "ucx") and rest.startswith("//")):
+        return text
+    if kind == LOCAL and rest.isascii() and rest.isdigit() and 1 <= int(rest) <= MOST_WORKERS:
+        return text
+    raise InputError(
+        f"an executor is serial, local:N (N workers here) or the address of a scheduler of dask, "
+        f"tcp://HOST:8786; not {text!r}"
+    )

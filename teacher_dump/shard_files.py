@@ -16,7 +16,7 @@ from store.encodings import ErrorSum
 from store.errors import IdentityError
 from store.inputs.frames import DecodedVideo
 from store.inputs.samples import Segment
-from store.joined_rows import joined
+from store.joined_rows import Rows, joined
 from store.kept_pixels import PIXEL_JPEG, PIXEL_JPEG_SPAN, PIXELS, JpegFile
 from store.layout import TeacherPlan, view_path
 from store.seen_frames import frames_apart
@@ -92,7 +92,7 @@ class ViewFiles:
 
 
 class StoredView:
-    """A view that an earlier teacher resolved, from video row `first` on: this dump must see the same frames."""
+    """A view that an earlier teacher resolved, from video row `first` on: the frames must be the same."""
 
     def __init__(self, root: Path, path: str, first: int = 0) -> None:
         self._path = path
@@ -141,6 +141,21 @@ def view_values(video: DecodedVideo) -> dict[str, np.ndarray]:
     }
 
 
+def stored_signals(root: Path, teacher: str, segments: Sequence[Segment]) -> dict[str, StoredSignal]:
+    """Where each signal of `teacher` lies, over the rows of `segments`, its unfinished parts included."""
+    parts = found_parts(root, teacher, len(segments) - 1)
+    return {
+        spec.name: stored_signal(spec, parts, segments, "was not written")
+        for spec in whole_plan(root, parts).signals
+    }
+
+
+def stored_frame_valid(root: Path, plan: TeacherPlan, segments: Sequence[Segment]) -> Rows:
+    """Rows of the view's frame_valid [V, R, M], over the rows of `segments`."""
+    paths = [f"{view_path(plan.view.name, number)}/frame_valid" for number in range(len(segments))]
+    return joined(root, paths, [segment.video[1] - segment.video[0] for segment in segments])
+
+
 class StoredFeatures:
     """Signals that earlier phases committed, decoded for `score_pairs` and `relevance`.
 
@@ -152,19 +167,15 @@ class StoredFeatures:
     def __init__(
         self, root: Path, plan: TeacherPlan, names: Sequence[str], segments: Sequence[Segment]
     ) -> None:
-        parts = found_parts(root, plan.name, plan.part.segment)
-        specs = {spec.name: spec for spec in whole_plan(root, parts).signals}
-        wanted = names or [name for name in specs if not name.startswith("vit_layers/")]
+        stored = stored_signals(root, plan.name, segments)
+        wanted = names or [name for name in stored if not name.startswith("vit_layers/")]
         self._rows = {
             phase: [
-                DecodedSignal(root, stored_signal(specs[name], parts, segments, "was not written"))
-                for name in wanted
-                if phase_of(specs[name]) == phase
+                DecodedSignal(root, stored[name]) for name in wanted if phase_of(stored[name].spec) == phase
             ]
             for phase in ("videos", "texts")
         }
-        views = [f"{view_path(plan.view.name, number)}/frame_valid" for number in range(len(segments))]
-        self._valid = joined(root, views, [segment.video[1] - segment.video[0] for segment in segments])
+        self._valid = stored_frame_valid(root, plan, segments)
         self.usable = self._valid.present
 
     def videos(self, rows: np.ndarray) -> dict[str, Tensor]:
@@ -177,6 +188,35 @@ class StoredFeatures:
         return {stored.name: stored.read(rows) for stored in self._rows["texts"]}
 
 
+class StoredRows:
+    """Embeddings that earlier phases committed, as `store.pair_scores.FactoredScores` reads them.
+
+    signals: their names. usable: [V] bool. segments: of the rows, see `StoredFeatures`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        plan: TeacherPlan,
+        segments: Sequence[Segment],
+        signals: Sequence[str],
+        usable: np.ndarray,
+    ) -> None:
+        stored = stored_signals(root, plan.name, segments)
+        self._signals = {name: DecodedSignal(root, stored[name]) for name in signals}
+        self.video_usable = usable
+        self.text_usable = np.ones(segments[-1].text[1], dtype=bool)
+        self.frame_valid = stored_frame_valid(root, plan, segments).load()
+
+    def row_count(self, signal: str) -> int:
+        """Length of the signal's row axis."""
+        return self._signals[signal].row_count
+
+    def read_decoded(self, signal: str, rows: np.ndarray) -> np.ndarray:
+        """float32 [B, ...] of the rows `rows` [B]."""
+        return self._signals[signal].read(rows).numpy()
+
+
 class DecodedSignal:
     """One signal of the cache at `root`, over all segments, decoded as it is read."""
 
@@ -184,6 +224,11 @@ class DecodedSignal:
         self.name = stored.spec.name
         self._codec = stored.codec(root)
         self._parts = {part: stored.rows(root, part) for part in self._codec.parts}
+
+    @property
+    def row_count(self) -> int:
+        """Length of its row axis."""
+        return int(next(iter(self._parts.values())).array.shape[0])
 
     def read(self, rows: np.ndarray) -> Tensor:
         """float32 [B, ...] of the rows `rows` [B]."""

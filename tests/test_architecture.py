@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 FORBIDDEN = {
     "store": {"teacher_dump", "student_train", "torch", "dask", "distributed", "open_clip", "accelerate"},
     "teacher_dump": {"student_train"},
-    "student_train": {"teacher_dump", "open_clip", "decord", "av"},
+    "student_train": {"teacher_dump", "decord", "av"},
 }
 ONLY_WHEN_DECODING = {"decord", "av", "PIL"}
 

@@ -32,7 +32,7 @@ def one_line(capsys):
         (["--dataset", "msrvt"], "unknown dataset 'msrvt'; did you mean 'msrvtt'?"),
         (["--teacher", "xclop"], "unknown teacher 'xclop'; did you mean 'xclip'?"),
         (["--dataset", "msrvtt", "--data", "nowhere"], "MSRVTT_train.9k.csv"),
-        (["--dataset", "table", "--data", "nowhere.csv"], "no table at nowhere.csv"),
+        (["--dataset", "table", "--data", "nowhere.csv"], "nowhere.csv; DATASET=table needs DATA=a csv"),
     ],
 )
 def test_names_and_files_that_are_not_there(words, said, capsys, tmp_path, monkeypatch):

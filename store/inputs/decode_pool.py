@@ -38,6 +38,7 @@ Decoder = Callable[[Path, View, str], DecodedVideo]
 READY = "ready"
 START_LIMIT_S = 120.0
 AHEAD_PER_WORKER = 3
+TRIES = 2
 MEGABYTE = 1 << 20
 
 
@@ -107,15 +108,17 @@ class DecodePool:
         for worker in self._workers:
             worker.bury()
 
-    def decode(self, paths: Iterable[Path], video_ids: Iterable[str] = ()) -> Iterator[Outcome]:
-        """What became of each path, in order; at most 3 videos a worker are held decoded.
+    def decode(
+        self, paths: Iterable[Path], video_ids: Iterable[str] = (), beyond: int = 0
+    ) -> Iterator[Outcome]:
+        """What became of each path, in order; at most 3 videos a worker, and `beyond`, are held decoded.
 
         video_ids: of the same videos, for views that draw at random. A video that can't be decoded, takes
-        too much or takes its decoder with it is a DecodeFailure.
+        too much or twice takes its decoder with it is a DecodeFailure.
         Raises CacheError for what is wrong with every video: the view, or a worker that can't start.
         """
         pending: deque[Future[Outcome]] = deque()
-        ahead = AHEAD_PER_WORKER * len(self._workers)
+        ahead = AHEAD_PER_WORKER * len(self._workers) + beyond
         try:
             for path, video_id in zip(paths, itertools.chain(video_ids, itertools.repeat("")), strict=False):
                 pending.append(self._threads.submit(self._decode_one, path, video_id))
@@ -148,10 +151,20 @@ class Worker:
         self._pixels: Any = multiprocessing.get_context("spawn").RawArray(ctypes.c_uint8, view.pixel_bytes)
         self._lock = threading.Lock()
         self._killed = False
+        self._death = ""
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
     def decode(self, path: Path, video_id: str) -> Outcome:
+        """Decode one video; once more if the process died, since the video need not have been to blame."""
+        for _ in range(TRIES):
+            outcome = self._try(path, video_id)
+            if outcome is not None:
+                return outcome
+        return DecodeFailure(f"decoder died ({self._death})")
+
+    def _try(self, path: Path, video_id: str) -> Outcome | None:
+        """What became of the video, or None if the process died over it."""
         connection = self._connection or self._start()
         try:
             connection.send((path, video_id))
@@ -160,12 +173,14 @@ class Worker:
                 return DecodeFailure(f"took longer than {self._limits.time_s:g} s")
             answer = connection.recv()
         except (EOFError, OSError):
-            return DecodeFailure(f"decoder died ({self.bury(grace_s=1)})")
+            self._death = self.bury(grace_s=1)
+            return None
         if isinstance(answer, CacheError):
             raise answer
         if isinstance(answer, DecodedVideo):
             return replace(answer, frames=pixels_of(self._pixels, self._view).copy())
-        return answer
+        failure: DecodeFailure = answer
+        return failure
 
     def kill(self) -> None:
         """End the process, so that whoever waits for it goes on, and start no other."""

@@ -159,7 +159,7 @@ def text_line(text: str, video: int, kind: str) -> list[Any]:
 
 
 def chained_digest(chain: str, lines: Iterable[object]) -> str:
-    """sha256 (hex) of the digest of the segment before ("" for the first), and a line of JSON for each row."""
+    """sha256 (hex) of the digest of the segment before ("" for the first) and a line of JSON a row."""
     sha = hashlib.sha256(chain.encode())
     for line in lines:
         sha.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")

@@ -1,14 +1,17 @@
-"""The contract of a student: light, trained from cached signals only.
+"""The contract of a student: light, trained from the cache only. docs/students.md shows how to write one.
 
 A student module offers five names, and nothing else is asked of it:
 
     Config                          frozen dataclass, a StudentConfig: what the model is made of
-    build(config, sizes) -> Student sizes: {signal: {axis letter: length}} of what the cache holds
-    LOSSES                          losses by name, with what each needs
+    build(config, sizes) -> Student sizes: {need: {axis letter: length}} of what the cache holds
+    LOSSES                          losses by name, with what each needs; or losses(config), which gives them,
+                                    where they depend on what the model is made of
     RECIPES                         named recipes, at the foot of the file
-    tiny() -> (config, sizes)       weight-free and small, for the contract tests
+    tiny() -> (config, sizes)       weight-free and small, for the contract tests; where recipes are large,
+                                    small(config) gives the same kind of student for the sizes of tiny
 
-A task is a student, the losses that train it, and what both need from the cache.
+A task is a student, the losses that train it, and what both need from the cache. Needs are strings, see
+`student_train.needs`.
 """
 
 from __future__ import annotations
@@ -16,15 +19,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
 from store.lookup import look_up
+from student_train.distributed import gather_rows, rank, world_size
+from student_train.needs import in_role, seen_through, split_role
+from student_train.rows import PairBlock, PerRow
 
-PAIR_SCORES = "pair_scores"
-Tensors = Mapping[str, Tensor]
+Batch = Mapping[str, Any]
+"""Tensors and PairBlocks (and the captions, a list) of this process's rows, by need."""
+Outputs = Mapping[str, Any]
 SignalSizes = Mapping[str, Mapping[str, int]]
 
 
@@ -34,30 +44,62 @@ class StudentConfig(ABC):
     @property
     @abstractmethod
     def needs(self) -> tuple[str, ...]:
-        """Signals, by their names in the cache, that a student so made reads."""
+        """What a student so made reads from a batch, see `student_train.needs`."""
 
 
 class Student(nn.Module, ABC):
-    """Turns a batch of cached signals into one vector a video and one a text.
+    """Turns this process's rows into representations, and representations into logits of pairs.
 
-    config.needs: signals that it reads from the batch; `frame_valid` [B, M] is always there.
-    gives: names in the result of `forward`.
+    taught_only: beginnings of the names of parameters that only losses with a teacher train.
+    gives: names in the result of `forward`. gathers: those of them, [b, ...], that the logits are computed
+    from; only they are exchanged between processes. A student without them gives no logits.
     """
 
     config: StudentConfig
     gives: tuple[str, ...]
+    gathers: tuple[str, ...] = ("video_embedding", "text_embedding")
+    taught_only: tuple[str, ...] = ()
+
+    def start(self) -> dict[str, Any]:
+        """Called once, before the first step: take over public weights; what to record of them, digests
+        included. A student that is only evaluated never asks for them."""
+        return {}
 
     @abstractmethod
-    def encode_videos(self, batch: Tensors) -> dict[str, Tensor]:
-        """`video_embedding` [B, D], and `frame_weight` [B, M] (rows sum to 1) if it weighs frames."""
+    def encode_videos(self, batch: Batch) -> dict[str, Tensor]:
+        """`video_embedding` [b, D], `frame_weight` [b, M] (rows sum to 1) if it weighs frames, and more."""
 
     @abstractmethod
-    def encode_texts(self, batch: Tensors) -> dict[str, Tensor]:
-        """`text_embedding` [B, D]."""
+    def encode_texts(self, batch: Batch) -> dict[str, Tensor]:
+        """`text_embedding` [b, D], and more."""
 
-    @abstractmethod
-    def forward(self, batch: Tensors) -> dict[str, Tensor]:
-        """Both, and `logits` [V, T]: every video of the batch against every text, scale included."""
+    def similarity(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
+        """Logits [V, T], scale included, from what `gathers` names of `encode_videos` and `encode_texts`."""
+        raise NotImplementedError(f"{type(self).__name__} gathers {self.gathers} and has no similarity")
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        """All that both encoders give, and the PairBlock `logits`, computed in float32."""
+        videos, texts = self.encode_videos(batch), self.encode_texts(batch)
+        outputs: dict[str, Any] = {**videos, **texts}
+        if self.gathers:
+            outputs["logits"] = self.pair_logits(*(self.gathered_of(side) for side in (videos, texts)))
+        return outputs
+
+    def gathered_of(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in outputs.items() if name in self.gathers}
+
+    def pair_logits(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> PairBlock:
+        """This process's strips of the global batch's logits; gathers what the others encoded."""
+        device = next(iter(videos.values())).device.type
+        with torch.autocast(device, enabled=False):
+            videos = {name: value.float() for name, value in videos.items()}
+            texts = {name: value.float() for name, value in texts.items()}
+            if world_size() == 1:
+                return PairBlock.whole(self.similarity(videos, texts))
+            all_videos = {name: gather_rows(value) for name, value in videos.items()}
+            all_texts = {name: gather_rows(value) for name, value in texts.items()}
+            rows, columns = self.similarity(videos, all_texts), self.similarity(all_videos, texts)
+        return PairBlock(rows, columns, rank() * len(rows))
 
     def after_step(self) -> None:
         """Called after every step of the optimiser, for limits that a gradient does not know."""
@@ -67,28 +109,36 @@ class Student(nn.Module, ABC):
 class LossTerm:
     """A loss as a student's LOSSES lists it.
 
-    function: (outputs of the student, batch) -> scalar. reads: outputs that it uses. needs: what the
-    teacher has to have said, names of signals or PAIR_SCORES; () for a loss without a teacher.
+    function: (outputs of the student, batch) -> a number for each of the rows. reads: outputs that it
+    uses. needs: what the teacher has to have said; () for a loss without a teacher.
     """
 
-    function: Callable[[Tensors, Tensors], Tensor]
+    function: Callable[[Outputs, Batch], PerRow]
     reads: tuple[str, ...]
     needs: tuple[str, ...] = ()
 
 
-class Task:
+def losses_of(module: ModuleType, config: StudentConfig) -> Mapping[str, LossTerm]:
+    """The losses of a student module for a model made so."""
+    found: Mapping[str, LossTerm] = module.losses(config) if hasattr(module, "losses") else module.LOSSES
+    return found
+
+
+class Task(nn.Module):
     """A student, the losses that train it (weight by name), and what both need from the cache.
 
-    Raises UnknownNameError for a loss that the student does not list, InputError for one that it
-    can't compute.
+    A name "coarse_pearson@second" is the loss `coarse_pearson` taught by the teacher in the role
+    "second". Raises UnknownNameError for a loss that the student does not list, InputError for one that
+    it can't compute.
     """
 
     def __init__(
         self, student: Student, losses: Mapping[str, LossTerm], weights: Mapping[str, float]
     ) -> None:
+        super().__init__()
         self.student = student
         self.weights = dict(weights)
-        self.terms = {name: look_up("loss", name, losses) for name in weights}
+        self.terms = {name: look_up("loss", split_role(name)[0], losses) for name in weights}
         for name, term in self.terms.items():
             missing = set(term.reads) - set(student.gives)
             if missing:
@@ -99,16 +149,33 @@ class Task:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Signals, and PAIR_SCORES, in the order of first need."""
-        taught = (need for term in self.terms.values() for need in term.needs)
+        """Of student and losses, with their roles, in the order of first need."""
+        taught = (
+            in_role(need, split_role(name)[1]) for name, term in self.terms.items() for need in term.needs
+        )
         return tuple(dict.fromkeys((*self.student.config.needs, *taught)))
 
-    def losses(self, batch: Tensors) -> dict[str, Tensor]:
-        """Every term, unweighted, and `loss`, their weighted sum."""
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """This process's part of `loss`, of every unweighted term, and of `taught_share`: all parts add up.
+
+        `taught_share`, of a task with a teacher, is the share of rows about which the teacher said something,
+        over the losses that it teaches, each by its weight.
+        """
         outputs = self.student(batch)
-        terms = {name: term.function(outputs, batch) for name, term in self.terms.items()}
-        total = sum(self.weights[name] * value for name, value in terms.items())
-        return {"loss": total, **terms}  # type: ignore[dict-item]
+        found = {
+            name: term.function(outputs, seen_through(batch, split_role(name)[1]))
+            for name, term in self.terms.items()
+        }
+        terms = {name: per_row.mean() for name, per_row in found.items()}
+        losses: dict[str, Any] = {
+            "loss": sum(self.weights[name] * value for name, value in terms.items()),
+            **terms,
+        }
+        taught = {name: abs(self.weights[name]) for name, term in self.terms.items() if term.needs}
+        if taught:
+            said = sum(weight * found[name].share() for name, weight in taught.items())
+            losses["taught_share"] = said / sum(taught.values())
+        return losses
 
 
 def cosine_similarity(video_embedding_VD: Tensor, text_embedding_TD: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,13 @@ class TeacherOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"a teacher runs in {', '.join(DTYPES)}, not {self.dtype!r}")
+
+    def absolute(self) -> TeacherOptions:
+        """The same files named from the root, for a process that works in another folder."""
+        paths = {name: value.absolute() for name, value in vars(self).items() if isinstance(value, Path)}
+        if self.pretrained is not None and Path(self.pretrained).is_file():
+            paths["pretrained"] = str(Path(self.pretrained).absolute())
+        return replace(self, **paths)
 
     def refuse(self, teacher: str, *names: str) -> None:
         """Raise InputError if an option in `names` was given, which `teacher` has no use for."""
@@ -130,7 +137,7 @@ class Teacher(ABC):
         raise NotImplementedError(f"teacher {self.name!r} emits no video_text_logits")
 
     def match_pairs(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a cross-encoder says of chosen pairs: row i of `videos` with row i of `texts`.
+        """What a cross-encoder says of chosen pairs: row i of `videos`, or its only one, with text i.
 
         "match_logits" [B, 2] (1 is a match: what `score_pairs` gives), "match_probability" [B] their softmax,
         "fused_cls" [B, D]. Only for teachers with a `fused_width`.

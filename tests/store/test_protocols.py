@@ -187,12 +187,24 @@ def test_recognition_counts_the_class_among_the_first_one_or_five():
     assert recognition_metrics(scores, [0, 5, 5]) == {
         "top-1": pytest.approx(100 / 3),
         "top-5": pytest.approx(200 / 3),
+        "mean class": 50,
     }
+
+
+def test_the_mean_over_classes_counts_a_rare_class_as_much_as_a_frequent_one():
+    scores = np.eye(3)[[0, 0, 0, 2]]
+    found = recognition_metrics(scores, [0, 0, 0, 1])
+    assert found["top-1"] == 75
+    assert found["mean class"] == 50, "class 2 has no video and takes no part"
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_classifier_that_says_the_same_of_every_class_is_never_right(value):
-    assert recognition_metrics(np.full((4, 10), value), [0, 1, 2, 3]) == {"top-1": 0, "top-5": 0}
+    assert recognition_metrics(np.full((4, 10), value), [0, 1, 2, 3]) == {
+        "top-1": 0,
+        "top-5": 0,
+        "mean class": 0,
+    }
 
 
 @given(arrays(np.float64, (4, 8), elements=FEW_VALUES), arrays(np.int64, 4, elements=st.integers(0, 7)))

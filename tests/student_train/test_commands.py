@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from store.errors import CacheError
+from store.reader import Cache, open_cache
 from store.retrieval_metrics import DIRECTIONS, METRICS
 from student_train import experiment, trainer
-from student_train.__main__ import main, make_parser
-from student_train.commands import chosen_recipe
+from student_train.__main__ import main
+from student_train.configuration import Told, read_settings
 from tests.student_train.learnable_cache import SIGNALS, learnable_samples, write_learnable_cache
 
 RATES = ("--learning-rates", "0.001,0.003")
@@ -200,7 +201,16 @@ def test_report_writes_table_and_picture_anew(run: Path, command: Command) -> No
         ("--arms", "taugt", ("did you mean 'taught'",)),
         ("--batch-size", "1000", ("48", "--batch-size")),
         ("--threads", "2", ("torch_threads", "stored 1", "wanted 2")),
-        ("--learning-rates", "0", ("between 0 and 10",)),
+        ("--learning-rates", "0", ("optimizer", "between 0 and 10")),
+        ("--set", "optimizer.weight_decay=0.3", ("settings.optimizer.weight_decay", "wanted 0.3")),
+        ("--set", "model.frame_scale=2", ("settings.model.frame_scale", "wanted 2.0")),
+        ("--set", "losses.info_nze=1", ("did you mean 'info_nce'",)),
+        ("--set", "optimizer.wieght_decay=1", ("did you mean 'optimizer.weight_decay'",)),
+        ("--seeds", "0,0", ("different whole numbers like 1,2,3",)),
+        ("--seeds", "0.5", ("seeds", "a whole number", "0.5")),
+        ("--seeds", "-1", ("different whole numbers",)),
+        ("--track", "wandbb", ("did you mean 'wandb'",)),
+        ("--role", "second=orakel", ("did you mean 'oracle'",)),
     ],
 )
 def test_what_does_not_fit_the_run_is_refused_in_one_line(
@@ -215,9 +225,39 @@ def test_a_run_of_another_cache_is_refused_with_both_digests(
     other = write_learnable_cache(
         tmp_path / "other.zarr", learnable_samples({"train": 48, "val": 20, "test": 41})
     )
-    pinned = json.loads((run / "config.json").read_text())["identity"]["cache_digest"]
-    refused(command("train", other, "--out", run, *QUICK), "cache_digest", pinned)
-    refused(command("evaluate", run, "--cache", other), "cache_digest", "--cache")
+    pinned = json.loads((run / "config.json").read_text())["identity"]["cache"]
+    assert set(pinned) == {"tables", "teachers/oracle", "views/oracle_view"}
+    refused(command("train", other, "--out", run, *QUICK), "cache.", pinned["tables"])
+    refused(command("evaluate", run, "--cache", other), "cache.", "--cache")
+
+
+def test_a_run_goes_on_where_another_teacher_was_added_to_its_cache(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = write_learnable_cache(tmp_path / "c.zarr")
+    quick = [*QUICK, "--seeds", "0", "--learning-rates", "0.001", "--teacher", "oracle"]
+    assert command("train", cache, "--out", tmp_path / "run", *quick)[0] == 0
+    before = open_cache(cache).digest
+    write_learnable_cache(cache, teachers=("second",))
+    assert open_cache(cache).teacher_names == ["oracle", "second"]
+    assert open_cache(cache).digest != before
+    monkeypatch.setattr(experiment, "train", no_training)
+    assert command("train", cache, "--out", tmp_path / "run", *quick)[0] == 0
+    assert command("evaluate", tmp_path / "run")[0] == 0
+
+
+def test_a_run_tells_its_settings_versions_digests_and_seeds(finished: Path, learnable: Cache) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    assert {"python", "torch", "accelerate", "numpy", "zarr", "machine"} <= set(config["provenance"])
+    assert config["provenance"]["cache_digest"] == learnable.digest
+    settings = read_settings(finished / "configuration.yaml")
+    assert settings["seeds"] == [0, 1]
+    assert settings["teacher"] == "oracle"
+    assert settings["optimizer"]["lr"] == [0.001, 0.003]
+    assert {**settings["optimizer"], "lr": None} == {
+        **config["identity"]["settings"]["optimizer"],
+        "lr": None,
+    }
 
 
 def test_a_folder_with_other_files_is_not_taken_for_a_run(
@@ -305,19 +345,32 @@ def test_every_command_explains_itself(arguments: list[str], capsys: pytest.Capt
     assert "usage: python -m student_train" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("seeds", ["0,0", "a", "-1", "1,,2", "0.5"])
-def test_seeds_that_are_none_are_refused(
-    tmp_path: Path, seeds: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("said", ["epochs", "=3", "epochs="])
+def test_a_setting_without_a_value_is_refused(said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["train", "c.zarr", "--out", str(tmp_path / "run"), f"--seeds={seeds}"])
+        main(["train", "c.zarr", "--set", said])
     assert left.value.code == 2
-    assert "whole numbers like 1,2,3" in capsys.readouterr().err
+    assert "KEY=VALUE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("teacher", "recipe"), [("demo", "demo"), ("oracle", "teachclip")])
-def test_the_demos_teacher_has_a_recipe_of_its_own_any_other_the_official_one(
-    teacher: str, recipe: str
+def test_the_demos_teacher_has_a_recipe_of_its_own_any_other_the_official_one(tmp_path: Path) -> None:
+    for teacher, recipe in (("demo", "demo"), ("oracle", "teachclip")):
+        cache = open_cache(write_learnable_cache(tmp_path / f"{teacher}.zarr", teachers=(teacher,)))
+        assert Told().resolve(cache).run.recipe == recipe
+
+
+def test_the_printed_configuration_fed_back_trains_the_same(
+    run: Path, learnable_path: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = make_parser().parse_args(["train", "c.zarr", "--out", "run"])
-    assert chosen_recipe(options, teacher)[1] == recipe
+    status, printed, _ = command("train", learnable_path, *QUICK, "--print-config")
+    assert status == 0
+    assert printed == (run / "configuration.yaml").read_text()
+    file = tmp_path / "settings.yaml"
+    file.write_text(printed)
+    assert command("train", learnable_path, "--config", file, "--print-config")[1] == printed
+    monkeypatch.setattr(experiment, "train", no_training)
+    assert command("train", learnable_path, "--out", run, "--config", file)[0] == 0
+
+
+def test_without_a_folder_nothing_is_trained(learnable_path: Path, command: Command) -> None:
+    refused(command("train", learnable_path), "--out RUN")

@@ -5,8 +5,9 @@ import torch
 from store.errors import InputError, UnknownNameError
 from store.inputs.samples import Samples, Split
 from store.reader import Cache, TeacherReader, open_cache
+from student_train.needs import PAIR_SCORES
 from student_train.stream import TrainingStream, frame_distribution, training_rows
-from student_train.students.base import PAIR_SCORES
+from student_train.teachers import Teachers
 from tests.student_train.learnable_cache import (
     FRAMES,
     SIGNALS,
@@ -22,7 +23,7 @@ def stream_of(
     cache: Cache, teacher: TeacherReader, needs: tuple[str, ...] = EVERYTHING, **options
 ) -> TrainingStream:
     settings = {"batch_size": 16, "seed": 0, **options}
-    return TrainingStream(training_rows(cache, teacher), teacher, needs, **settings)
+    return TrainingStream(training_rows(cache, teacher), Teachers(teacher), needs, **settings)
 
 
 def with_splits(splits: dict[str, Split]) -> Samples:
@@ -39,8 +40,10 @@ def test_a_batch_holds_each_text_with_its_own_video(learnable: Cache, oracle: Te
     assert np.array_equal(batch["text_embedding"].numpy(), oracle.read("text_embedding", text))
     assert np.array_equal(batch["frame_embedding"].numpy(), oracle.read("frame_embedding", video)[:, 0])
     assert batch["frame_embedding"].shape == (3, FRAMES, WIDTH)
-    assert batch["pair_score"].argmax(0).tolist() == [0, 1, 2]
+    assert batch["pair_scores"].rows.argmax(0).tolist() == [0, 1, 2]
     assert torch.allclose(batch["frame_relevance"].sum(-1), torch.ones(3))
+    scores = batch.pop("pair_scores")
+    assert scores.rows.dtype == torch.float32
     assert all(value.dtype in (torch.float32, torch.bool) for value in batch.values())
 
 
@@ -65,7 +68,7 @@ def test_siblings_are_left_out_of_the_negatives_unless_the_recipe_counts_them(tm
     stream = stream_of(cache, cache.teacher("oracle"))
     batch = stream.batch(np.arange(8), siblings_are_negatives=False)
     expected = torch.block_diag(torch.ones(4, 4), torch.ones(4, 4)) - torch.eye(8)
-    assert torch.equal(batch["ignored_pair"], expected.bool())
+    assert torch.equal(batch["ignored_pair"].rows, expected.bool())
     assert "ignored_pair" not in stream.batch(np.arange(8), siblings_are_negatives=True)
     assert "ignored_pair" not in stream.batch(np.arange(0, 24, 4), siblings_are_negatives=False)
 

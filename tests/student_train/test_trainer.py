@@ -7,10 +7,12 @@ import torch
 from store.errors import NonFiniteError
 from store.reader import Cache, TeacherReader
 from student_train.config import TAUGHT, Recipe
+from student_train.rows import PerRow
 from student_train.stream import TrainingStream, training_rows
 from student_train.students import afa
 from student_train.students.base import Task
-from student_train.trainer import Trained, learning_rate_factor, make_optimizer, train
+from student_train.teachers import Teachers
+from student_train.trainer import Trained, train
 from tests.student_train.learnable_cache import SIGNALS
 
 SIZES = {spec.name: spec.sizes for spec in SIGNALS}
@@ -34,7 +36,7 @@ def training(learnable: Cache, oracle: TeacherReader):
         student = afa.build(recipe.model, SIZES)
         task = Task(student, afa.LOSSES, recipe.weights(TAUGHT))
         rows = training_rows(learnable, oracle)
-        stream = TrainingStream(rows, oracle, task.needs, recipe.batch_size, seed)
+        stream = TrainingStream(rows, Teachers(oracle), task.needs, recipe.batch_size, seed)
         return train(task, stream, recipe, rate, validate, "a test"), student
 
     return run
@@ -86,33 +88,9 @@ def test_without_validation_the_last_epoch_is_kept(training) -> None:
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_names_the_step(training, monkeypatch) -> None:
-    broken = afa.LossTerm(lambda outputs, batch: outputs["logits"].mean() * math.nan, reads=("logits",))
+    broken = afa.LossTerm(
+        lambda outputs, batch: PerRow(outputs["logits"].rows.mean(1) * math.nan), reads=("logits",)
+    )
     monkeypatch.setitem(afa.LOSSES, "info_nce", broken)
     with pytest.raises(NonFiniteError, match="a test, step 0: loss is nan"):
         training()
-
-
-def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
-    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[10] == 1 == max(factors)
-    assert factors[:11] == sorted(factors[:11])
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert 0 < factors[-1] < 1e-3
-    assert learning_rate_factor(0, 100, 0.0) == 1
-
-
-def test_parameters_get_the_rate_and_the_decay_of_their_kind() -> None:
-    recipe = dataclasses.replace(RECIPE, learning_rate_scale={"attention.": 10.0}, weight_decay=0.3)
-    student = afa.build(recipe.model, SIZES)
-    names = {id(parameter): name for name, parameter in student.named_parameters()}
-    found = {}
-    for group in make_optimizer(student, recipe, 1e-3).param_groups:
-        found.update(
-            {names[id(parameter)]: (group["lr"], group["weight_decay"]) for parameter in group["params"]}
-        )
-    assert len(found) == len(names)
-    assert found["attention.hidden.weight"] == (pytest.approx(1e-2), 0.3)
-    assert found["attention.hidden.bias"] == (pytest.approx(1e-2), 0.0)
-    assert found["text_projection.weight"] == (1e-3, 0.3)
-    assert found["log_logit_scale"] == (1e-3, 0.0)

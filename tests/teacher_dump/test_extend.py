@@ -141,7 +141,7 @@ def test_an_extended_cache_holds_what_a_dump_of_all_rows_holds(extended, clips, 
     )
     told = diff(extended.path, at_once.path)
     assert set(told["identity"]) == {"segments"}
-    assert "rows" not in told and "splits" not in told
+    assert not {"rows", "splits"} & told.keys()
 
 
 def test_rows_are_appended_only_if_the_user_says_so(root, clips):
@@ -167,7 +167,7 @@ def swap(rows, a, b):
          r"text row 7: stored .*, the dataset ends before it"),
         (lambda s: replace(s, splits={**s.splits, "train": Split(np.arange(1, 6), np.arange(1, 6))}),
          r"split 'train': stored with video row 0, wanted without it"),
-        (lambda s: replace(s, splits={"train": s.splits["train"]}), "split 'test': stored, the dataset has none"),
+        (lambda s: replace(s, splits={"train": s.splits["train"]}), "split 'test': stored, the dataset"),
         (lambda s: replace(s, protocol="multi-caption"), "protocol"),
     ],
 )  # fmt: skip

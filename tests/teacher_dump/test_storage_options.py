@@ -12,8 +12,9 @@ from store.reader import open_cache
 from store.reduction import reduce_tokens
 from store.remove import remove_teacher
 from store.writer import CacheWriter
-from teacher_dump.__main__ import build_parser, storage_options
+from teacher_dump.__main__ import build_parser
 from teacher_dump.dump import dump
+from teacher_dump.dump_options import storage_options
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings
 from tests.store.test_writer_and_reader import tree

@@ -10,7 +10,9 @@ from torch import nn
 from store.errors import InputError, MissingFileError, UnknownNameError
 from store.lookup import load_plugin, plugin_names
 from teacher_dump import teachers
-from teacher_dump.__main__ import DTYPE_NAMES, build_parser, load_teacher
+from teacher_dump.__main__ import build_parser
+from teacher_dump.dump_options import DTYPE_NAMES, parse_layers, teacher_options
+from teacher_dump.jobs import load_teacher
 from teacher_dump.models.tokens import CompactVocabulary
 from teacher_dump.teachers import clip, demo, xclip
 from teacher_dump.teachers.base import DTYPES, TeacherOptions
@@ -155,7 +157,8 @@ def test_the_command_offers_the_precisions_that_teachers_have():
 
 def test_what_the_command_line_says_of_a_teacher_reaches_it(tmp_path):
     def told(*words):
-        return load_teacher(build_parser().parse_args(["dump", "--data", str(tmp_path), *words]))
+        asked = build_parser().parse_args(["dump", "--data", str(tmp_path), *words])
+        return load_teacher(asked.teacher, teacher_options(asked, parse_layers(asked.layers)))
 
     assert told("--dtype", "bfloat16", "--layers", "1").identity()["dtype"] == "bfloat16"
     assert told("--layers", "1").identity()["layers"] == [1]

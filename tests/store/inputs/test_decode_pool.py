@@ -37,6 +37,12 @@ def acting_decoder(path: Path, view: View, video_id: str) -> DecodedVideo:
     what, _, number = path.name.rpartition("-")
     if what == "hang":
         time.sleep(600)
+    if what == "once" and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "counted":
+        path.write_text((path.read_text() if path.exists() else "") + "x")
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if what == "exit":
@@ -128,14 +134,14 @@ def test_a_file_that_decodes_to_more_than_it_may_is_listed(tmp_path):
     assert large == DecodeFailure("needs more memory than a decoder may take")
 
 
-def test_a_worker_killed_from_outside_costs_one_video(tmp_path):
+def test_a_worker_killed_from_outside_costs_no_video(tmp_path):
     """As the kernel does when the machine is out of memory."""
-    with DecodePool(VIEW, 1, Limits(60.0), acting_decoder) as pool:
-        videos = pool.decode([Path("1"), Path("hang-0"), Path("2")])
-        assert told(next(videos)) == 1
-        (worker,) = multiprocessing.active_children()
-        os.kill(worker.pid, signal.SIGKILL)
-        assert [told(video) for video in videos] == ["decoder died (signal 9)", 2]
+    assert outcomes(["1", tmp_path / "once-7", "2"], workers=1) == [1, 7, 2]
+
+
+def test_a_video_that_kills_its_decoder_each_time_is_listed_after_two_tries(tmp_path):
+    assert outcomes(["1", tmp_path / "counted-0", "2"], workers=1) == [1, "decoder died (signal 9)", 2]
+    assert (tmp_path / "counted-0").read_text() == "xx"
 
 
 def test_ids_reach_the_decoder_that_draws_by_them(tmp_path):

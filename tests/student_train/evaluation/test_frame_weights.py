@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from store.reader import Cache, TeacherReader
-from student_train.evaluate import split_rows, teacher_frame_weight
-from student_train.frame_weights import Visibility, agreement, visibility
+from student_train.evaluation.frame_weights import Visibility, agreement, visibility
+from student_train.evaluation.retrieval import teacher_frame_weight
+from student_train.evaluation.rows import split_rows
+from student_train.teachers import Teachers
 
 VISIBLE = np.array([[False, True, True, False], [True, False, False, False]])
 VALID = np.array([[True, True, True, True], [True, True, False, False]])
@@ -38,7 +40,7 @@ def test_agreement_equals_a_plain_count() -> None:
 def test_a_frame_is_visible_from_the_start_of_the_moment_up_to_its_end(
     learnable: Cache, oracle: TeacherReader
 ) -> None:
-    rows = split_rows(learnable, oracle, "test")
+    rows = split_rows(learnable, Teachers(oracle), "test")
     seen = visibility(learnable, oracle, rows)
     assert seen.rows.tolist() == list(range(40))
     assert (seen.visible.sum(1) == 2).all()
@@ -49,7 +51,7 @@ def test_a_frame_is_visible_from_the_start_of_the_moment_up_to_its_end(
 def test_the_teacher_that_made_the_relevance_agrees_with_what_is_visible(
     learnable: Cache, oracle: TeacherReader
 ) -> None:
-    rows = split_rows(learnable, oracle, "test")
+    rows = split_rows(learnable, Teachers(oracle), "test")
     weight = teacher_frame_weight(oracle, rows)
     assert weight is not None
     assert agreement(weight, visibility(learnable, oracle, rows))["mass"] > 0.9

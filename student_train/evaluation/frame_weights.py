@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from store.reader import Cache, TeacherReader
-from student_train.evaluate import SplitRows
+from student_train.evaluation.rows import SplitRows
 
 MOMENT_SLACK_S = 1e-3
 AGREEMENT = ("mass", "hit@1", "auc")

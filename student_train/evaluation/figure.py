@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from student_train.config import TAUGHT, UNTAUGHT
-from student_train.report import sum_recall
+from student_train.evaluation.report import sum_recall
 
 COLOURS = {"uniform": "#b0b0b0", UNTAUGHT: "#d98c3f", TAUGHT: "#2f7fb8", "teacher": "#444444"}
 MEASURES = {"mass": "share of weight", "hit@1": "top frame is visible"}

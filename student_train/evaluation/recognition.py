@@ -1,0 +1,100 @@
+"""Which class a student or the teacher gives a video, seen in several renditions (clips, crops).
+
+The probabilities, softmax of the logits, of a video's renditions are averaged; whangt/Text4Vis `test.py` does
+the same. Ranks are those of `store.retrieval_metrics`: of equals the right class is the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from store.errors import UnknownNameError
+from store.pair_scores import FACTORED, normalised, pooled
+from store.reader import TeacherReader
+from store.retrieval_metrics import recognition_summary
+from student_train.evaluation.encoding import batch_of, encode_texts, evaluating, kept
+from student_train.evaluation.retrieval import UnscoredPairsError, known_scores
+from student_train.evaluation.rows import ClassRows, strips
+from student_train.students.base import Student
+from student_train.teachers import Teachers
+
+CLASS_LOGITS = "class_logits"
+ClassLogits = Callable[[np.ndarray, int], np.ndarray]
+"""(places of videos [v], rendition) -> logits [v, C]."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """metrics: of RECOGNITION_METRICS, in percent. renditions: how many of each video were averaged."""
+
+    metrics: dict[str, float]
+    renditions: int
+
+
+def recognise(student: Student, teachers: Teachers, rows: ClassRows) -> Recognition:
+    """Metrics of a student in eval mode, over all renditions of the teacher's view.
+
+    Its video side says `class_logits` [b, C], or it compares videos with the class names as texts.
+    """
+    classes = {} if CLASS_LOGITS in student.gives else encode_texts(student, teachers, rows.text)
+
+    def logits(places: np.ndarray, rendition: int) -> np.ndarray:
+        with evaluating(student) as device:
+            batch = batch_of(student, teachers, "V", rows.video[places], device, rendition)
+            said = student.encode_videos(batch)
+            found = (
+                said[CLASS_LOGITS]
+                if CLASS_LOGITS in said
+                else student.similarity(kept(student, said), classes)
+            )
+            block: np.ndarray = found.float().cpu().numpy()
+            return block
+
+    return over_renditions(logits, rows, teachers.main.view.renditions)
+
+
+def over_renditions(logits: ClassLogits, rows: ClassRows, renditions: int) -> Recognition:
+    """Metrics of the mean probabilities; no more than a strip of videos is held against all classes."""
+    ranks = []
+    for places in strips(np.arange(len(rows.video))):
+        each = (torch.from_numpy(logits(places, rendition)).double() for rendition in range(renditions))
+        probability = sum(one.softmax(-1) for one in each).numpy()  # type: ignore[union-attr]
+        own = probability[np.arange(len(places)), rows.label[places]]
+        ranks.append(np.count_nonzero(~(probability < own[:, np.newaxis]), axis=1))
+    return Recognition(recognition_summary(np.concatenate(ranks), rows.label), renditions)
+
+
+def teacher_recognition(teacher: TeacherReader, rows: ClassRows) -> Recognition | dict[str, Any]:
+    """The teacher's own metrics, or {"absent": reason}: over all renditions where embeddings are stored,
+    otherwise of its stored scores, one for each video."""
+    try:
+        if teacher.pair_layout.layout == FACTORED:
+            return over_renditions(factored_logits(teacher, rows), rows, teacher.view.renditions)
+        scores = known_scores(teacher, rows.video, rows.text)
+        all_classes = np.arange(len(rows.text))
+        return over_renditions(lambda places, _: scores(places, all_classes), rows, renditions=1)
+    except (UnknownNameError, UnscoredPairsError) as error:
+        return {"absent": str(error)}
+
+
+def factored_logits(teacher: TeacherReader, rows: ClassRows) -> ClassLogits:
+    """Logit scale times the cosine of a rendition's pooled frames with every class's text."""
+    layout = teacher.pair_layout
+    assert layout.video_signal is not None
+    assert layout.text_signal is not None
+    assert layout.logit_scale is not None
+    signal, scale = layout.video_signal, layout.logit_scale
+    classes_CD = normalised(teacher.read_decoded(layout.text_signal, rows.text))
+
+    def logits(places: np.ndarray, rendition: int) -> np.ndarray:
+        video = rows.video[places]
+        frames_VMD = teacher.read_decoded(signal, video)[:, rendition]
+        product: np.ndarray = scale * pooled(frames_VMD, teacher.frame_valid[video, rendition]) @ classes_CD.T
+        return product
+
+    return logits

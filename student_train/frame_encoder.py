@@ -1,0 +1,74 @@
+"""A light encoder of single frames from timm (MobileViT-v2 for CLIPPING), with maps tapped on the way.
+
+timm is imported where it is needed, since that takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from store.errors import InputError, MissingFileError
+from store.lookup import check_name
+from student_train.clip_towers import WEIGHT_FILES, digest
+
+
+class FrameEncoder(nn.Module):
+    """`name` of timm, at random: last map -> mean over its pixels -> linear -> features [N, D].
+
+    taps: which of its stages, from 0 for the finest, are given as maps. Raises UnknownNameError for a model
+    that timm has not, InputError for a stage that it has not.
+    """
+
+    def __init__(self, name: str, taps: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.name = name
+        self.backbone = create(name)
+        channels = self.backbone.feature_info.channels()
+        if beyond := [tap for tap in taps if not 0 <= tap < len(channels)]:
+            raise InputError(f"no stage {beyond[0]}: {name} has {len(channels)}, numbered from 0")
+        self.taps = tuple(taps)
+        self.projection = nn.Linear(channels[-1], width)
+
+    def forward(self, pixels_NCYX: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features [N, D], not normalised, and the tapped maps [N, C, Y, X]."""
+        maps = self.backbone(pixels_NCYX)
+        return self.projection(maps[-1].mean((2, 3))), [maps[tap] for tap in self.taps]
+
+    def map_sizes(self, side: int) -> list[tuple[int, int]]:
+        """Channels and side of each tapped map of frames of `side` x `side` pixels."""
+        was_training = self.training
+        with torch.no_grad():
+            _, maps = self.eval()(torch.zeros(1, 3, side, side))
+        self.train(was_training)
+        return [(found.shape[1], found.shape[2]) for found in maps]
+
+    def load_public(self, weights: str) -> dict[str, Any]:
+        """Take over `weights`, a tag of timm or a file; what to record of them, their sha256 included."""
+        state = create(self.name, weights).state_dict()
+        self.backbone.load_state_dict(state)
+        return {"vision": self.name, "weights": Path(weights).name, "sha256": digest(state)}
+
+
+def create(name: str, weights: str | None = None) -> Any:
+    """timm's model giving its feature maps, at random or with `weights`."""
+    import timm
+
+    check_name("vision", name, timm.list_models())
+    if weights is None:
+        return timm.create_model(name, features_only=True)
+    from_file = Path(weights).suffix in WEIGHT_FILES
+    if from_file and not Path(weights).is_file():
+        raise MissingFileError(f"no weights at {weights}; place them there or name another file")
+    tag, overlay = (name, {"file": weights}) if from_file else (f"{name}.{weights}", None)
+    try:
+        return timm.create_model(tag, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise MissingFileError(
+            f"weights {weights!r} of {name} do not fit, or are not here and could not be downloaded "
+            f"({type(error).__name__}); connect to a network, or name a file of timm's in their place"
+        ) from error

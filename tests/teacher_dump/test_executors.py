@@ -1,0 +1,89 @@
+"""Whoever runs the tasks, the cache is the same; and who may run them is said in one word."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from store.errors import IdentityError, InputError
+from teacher_dump.dask_executor import DaskExecutor, Machine, this_machine, visible_devices
+from teacher_dump.dump import dump
+from teacher_dump.jobs import Sources
+from teacher_dump.plan import StorageOptions
+from teacher_dump.settings import DumpSettings, checked_executor
+from tests.store.test_writer_and_reader import tree
+from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
+
+STORAGE = StorageOptions(encodings={"vit_layers": "int8"}, width=8)
+SETTINGS = DumpSettings(batch_videos=1, batch_texts=1, threads=1, shard_rows=2, decoders=1, storage=STORAGE)
+TWO = Machine(workers=2, cores=2, worker_bytes=1 << 31)
+
+
+def cache_tree(root):
+    """What lies in the cache, without the seconds that it took."""
+    found = tree(root)
+    del found["reports/dump.json"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    colour_samples(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(clips):
+    with DaskExecutor(
+        TWO, Sources(partial(colour_samples, clips), partial(ColourTeacher, layer=True))
+    ) as two:
+        yield two
+
+
+@pytest.mark.parametrize("name", ["serial", "local:1", "local:64", "tcp://10.0.0.7:8786", "tls://head:8786"])
+def test_an_executor_is_named_in_one_word(name):
+    assert checked_executor(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "dask", "local", "local:", "local:0", "local:-1", "local:x", "tcp", "tcp:1"]
+)
+def test_another_word_is_refused_and_the_three_are_told(name):
+    with pytest.raises(InputError, match=r"serial, local:N .* tcp://HOST:8786"):
+        checked_executor(name)
+
+
+def test_workers_share_the_cores_of_their_machine():
+    assert Machine(workers=2, cores=16, worker_bytes=1).share.threads == 8
+    assert Machine(workers=4, cores=2, worker_bytes=1).share.threads == 1
+
+
+def test_each_worker_owns_one_of_the_visible_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,GPU-7")
+    assert this_machine(2, "cuda", None).devices == ("3", "5", "GPU-7")
+    assert visible_devices("cuda:1") == ("5",)
+    assert this_machine(2, "cpu", 3).devices == ()
+    assert this_machine(2, "cpu", 3).worker_bytes == 3 << 30
+    with pytest.raises(
+        InputError, match="local:4 gives each worker a GPU of its own, cuda names 3; use local:3"
+    ):
+        this_machine(4, "cuda", None)
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_cache_that_one_process_writes(clips, cluster, tmp_path, capfd):
+    samples, teacher = colour_samples(clips), ColourTeacher(layer=True)
+    dump(tmp_path / "serial.zarr", samples, teacher, SETTINGS, {})
+    dump(tmp_path / "workers.zarr", samples, teacher, SETTINGS, {}, cluster)
+    assert cache_tree(tmp_path / "workers.zarr") == cache_tree(tmp_path / "serial.zarr")
+    assert "dashboard: http://127.0.0.1:" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_worker_that_loads_another_teacher_or_other_rows_writes_nothing(clips, cluster, tmp_path):
+    samples = colour_samples(clips)
+    with pytest.raises(IdentityError, match=r"teacher 'colour' in a worker differs in identity.gain"):
+        dump(tmp_path / "gain.zarr", samples, ColourTeacher(gain=2.0, layer=True), SETTINGS, {}, cluster)
+    assert not list((tmp_path / "gain.zarr" / "teachers").rglob("c/*"))
