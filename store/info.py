@@ -15,14 +15,14 @@ from typing import Any
 from store.cli import add_debug
 from store.contents import read_attributes
 from store.durable import read_json
-from store.errors import CacheError
+from store.errors import CacheError, DamagedCacheError
 from store.layout import TableCounts, TeacherPlan
 from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
 from store.parts import FIRST, TEACHERS, group_of_task, groups_of
 from store.reader import Cache, TeacherReader, open_cache, read_root
 from store.signals import ALL_TOKENS, SignalSpec
-from store.untrusted import printable_values
+from store.untrusted import is_of, printable_values
 
 TEXT_COLUMNS = 100
 ERROR_PREFIX = "encoding_"
@@ -36,7 +36,9 @@ def gather(path: Path) -> dict[str, Any]:
       (before something was added, the latest first: such a state can still be opened);
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
       splits_sha256, protocol, missing {<what>: count}, prompts};
-    teachers {<teacher>: {identity, view, provenance, pair_scores, videos_decoded, videos_failed, bytes,
+    teachers {<teacher>: {identity, view, provenance,
+      difference_to_float32 {<signal>: {relative_l2, max_abs}}, empty for a teacher in float32,
+      pair_scores, videos_decoded, videos_failed, bytes,
       segments (over how many of the dataset's it was dumped), not_covered {videos, texts} (appended since),
       pixels {encoding, quality, frames, bytes, psnr_db}, null where no frames are kept,
       signals {<signal>: {axes, shape, encoding, reduction {tokens, width}, bytes,
@@ -71,6 +73,7 @@ def _teacher(cache: Cache, name: str) -> dict[str, Any]:
         "view": teacher.view.to_dict(),
         "pixels": teacher.kept_pixels,
         "provenance": dict(teacher.plan.provenance),
+        "difference_to_float32": _precision(teacher),
         "pair_scores": teacher.pair_layout.layout,
         "videos_decoded": int(teacher.video_usable.sum()),
         "videos_failed": len(teacher.failures),
@@ -85,6 +88,17 @@ def _teacher(cache: Cache, name: str) -> dict[str, Any]:
         },
         "reports": dict(_reports(cache.reports_dir, name)),
     }
+
+
+def _precision(teacher: TeacherReader) -> dict[str, dict[str, float]]:
+    """How far a teacher in half precision was from float32 on a sample; {} for one in float32."""
+    told = read_attributes(teacher.cache.path, teacher.path).get("difference_to_float32", {})
+    if not isinstance(told, dict) or not all(
+        isinstance(error, dict) and all(is_of(value, float) for value in error.values())
+        for error in told.values()
+    ):
+        raise DamagedCacheError(f"{teacher.path}/zarr.json garbles its difference_to_float32; pull it again")
+    return told
 
 
 def _signal(teacher: TeacherReader, spec: SignalSpec, counts: TableCounts, size: int) -> dict[str, Any]:
@@ -188,6 +202,11 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
     if any(teacher["not_covered"].values()):
         beyond = ", ".join(f"{count:,} {what}" for what, count in teacher["not_covered"].items())
         yield f"  lacks    {beyond} that were appended: the same dump command extends it"
+    if teacher["difference_to_float32"]:
+        apart = (
+            f"{name} {_short(e.get('relative_l2'))}" for name, e in teacher["difference_to_float32"].items()
+        )
+        yield from _wrapped("float32", f"differs from it (relative L2): {', '.join(apart)}")
     if (pixels := teacher["pixels"]) is not None:
         yield f"  pixels   {_kept(pixels)}"
     for report, said in teacher["reports"].items():

@@ -31,6 +31,9 @@ from store.shards import RowsArray
 from store.signals import SignalSpec, named_groups
 from store.tables import read_column, write_video_facts
 
+TO_FLOAT32 = "to float32: "
+"""Before a signal's name in the errors of a task: not of its encoding, but of the teacher's precision."""
+
 
 def write_group(root: Path, path: str, attributes: Mapping[str, Any]) -> ObjectRecord:
     """Write the zarr.json of the group at `path`."""
@@ -135,8 +138,23 @@ def publish_teacher(
     for group in named_groups([spec.name for spec in plan.signals]):
         records.append(write_group(root, f"{path}/{group}", {}))
     require_coverage(root, plan, samples, counts)
-    records.append(write_group(root, path, {**plan.to_dict(), "state": COMPLETE}))
+    attributes = {**plan.to_dict(), "state": COMPLETE, **precision_attributes(commits)}
+    records.append(write_group(root, path, attributes))
     return write_manifest(root, path, records)
+
+
+def precision_attributes(commits: Sequence[Commit]) -> dict[str, Any]:
+    """What a teacher in half precision tells: by signal, how far it is from float32 on a sample."""
+    errors: dict[str, ErrorSum] = {}
+    for name, error in (item for commit in commits for item in commit.errors.items()):
+        if name.startswith(TO_FLOAT32):
+            signal = name.removeprefix(TO_FLOAT32)
+            errors[signal] = errors.get(signal, ErrorSum()) + error
+    told = {
+        signal: {"relative_l2": error.relative_l2, "max_abs": error.max_abs_error}
+        for signal, error in sorted(errors.items())
+    }
+    return {"difference_to_float32": told} if told else {}
 
 
 def _written_below(path: str, commits: Iterable[Commit]) -> list[ObjectRecord]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from store.cli import HelpFormatter, add_debug, run_cli
 from store.lookup import plugin_names
-from student_train import students
+from student_train import compare_command, students
 
 SHORTHANDS = (
     ("--student", "student", f"one of: {', '.join(plugin_names(students))} (default: afa)"),
@@ -65,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--cache", type=Path, default=argparse.SUPPRESS, help="the cache, if it has moved since"
     )
+    compare_command.add_command(commands)
     return parser
 
 

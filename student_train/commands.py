@@ -43,7 +43,7 @@ def train(options: argparse.Namespace) -> int:
     cache.split(TEST_SPLIT)
     torch.set_num_threads(settings.threads)
     run = RunFolder(options.out)
-    experiment = Experiment(cache, run, choice)
+    experiment = Experiment(cache, run, choice, settings.track)
     experiment.check(settings.arms)
     run.pin(cache, choice)
     run.write(SETTINGS_FILE, configuration.to_yaml().encode())

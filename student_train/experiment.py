@@ -23,10 +23,11 @@ from student_train import students
 from student_train.checkpoint import load_story, save_training
 from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
-from student_train.run_folder import Choice, RunFolder
+from student_train.run_folder import Choice, RunFolder, identity_of
 from student_train.stream import PairedRows, TrainingStream, training_rows
 from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
+from student_train.tracking import Trackers, service_module
 from student_train.trainer import train
 
 
@@ -50,10 +51,11 @@ class Experiment:
     Raises UnknownNameError or InputError before the first step if the cache lacks what a loss needs.
     """
 
-    def __init__(self, cache: Cache, run: RunFolder, choice: Choice) -> None:
+    def __init__(self, cache: Cache, run: RunFolder, choice: Choice, track: Sequence[str] = ()) -> None:
         self.cache = cache
         self.run = run
         self.choice = choice
+        self.track = track
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
         others = {role: cache.teacher(name) for role, name in choice.roles.items()}
@@ -67,6 +69,8 @@ class Experiment:
 
     def check(self, arms: Sequence[str]) -> None:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
+        for service in self.track:
+            service_module(service)
         for arm in arms:
             self.stream(self.task(arm), seed=0)
         rates = self.choice.recipe.optimizer.lr
@@ -123,7 +127,15 @@ class Experiment:
         started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
-        trained = train(task, stream, recipe, learning_rate, self.validate if self.val else None, label)
+        validate = self.validate if self.val else None
+        told = {
+            **identity_of(self.cache, self.choice),
+            "arm": arm,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        }
+        with Trackers(folder, self.track, told) as log:
+            trained = train(task, stream, recipe, learning_rate, validate, label, log)
         first = stream.plan.epoch(0)
         story = {
             "arm": arm,

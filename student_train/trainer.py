@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,13 @@ def train(
     learning_rate: float,
     validate: Callable[[Student], float] | None,
     label: str,
+    log: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Trained:
     """Train `task.student` in place for `recipe.epochs`; keep the epoch that the recipe says.
 
     Without `validate` it is the last. label: names the training in the progress bar and in
-    errors. Raises NonFiniteError as soon as a loss is NaN or infinite.
+    errors. log: told every step's number and its line of the log. Raises NonFiniteError as soon as a loss
+    is NaN or infinite.
     """
     began = time.perf_counter()
     accelerator = make_accelerator()
@@ -82,12 +84,16 @@ def train(
                 numbers = finite_numbers({**losses, "gradient_norm": norm}, label, step)
                 place = {"epoch": epoch, "step": step, "learning_rate": learning_rate * factor}
                 result.log.append({**place, **numbers})
+                if log is not None:
+                    log(step, result.log[-1])
                 optimizer.step()
                 optimizer.zero_grad()
                 student.after_step()
                 step += 1
                 progress.update()
             keep_epoch(result, epoch, student, validate, recipe.keep)
+            if log is not None and result.val:
+                log(step - 1, {"val_score": result.val[-1]})
     task.student = student
     result.seconds = time.perf_counter() - began
     return result

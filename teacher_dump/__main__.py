@@ -13,7 +13,8 @@ from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
 from store.errors import CacheError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
-from teacher_dump import catalogue, recheck_command, teachers
+from store.teacher_report import expected_split, parse_expectation
+from teacher_dump import catalogue, recheck_command, report_command, teachers
 from teacher_dump.dump_options import add_dump_options, dump_settings, parse_layers, teacher_options
 from teacher_dump.executor_options import add_executor_options
 from teacher_dump.settings import LOCAL, SERIAL, checked_executor
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
                       "teacher lacks; what is there stays as it is")  # fmt: skip
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
+    report_command.add_expectation(dump)
     add_debug(dump)
     fit = commands.add_parser(
         "fit", help="train the small X-CLIP teacher of the demo", formatter_class=HelpFormatter
@@ -50,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--threads", type=at_least_one, default=2, help="of torch; they change the last bits")
     add_debug(fit)
     catalogue.add_command(commands)
+    report_command.add_command(commands)
     recheck_command.add_command(commands)
     return parser
 
@@ -63,6 +66,8 @@ def run_dump(arguments: argparse.Namespace) -> int:
     prepared = prepare_dataset(arguments.dataset, data)
     load_samples = partial(load_dataset, arguments.dataset, data, arguments.allow_missing)
     samples = load_samples()
+    if arguments.expect_r1 is not None:
+        expected_split(samples.splits, parse_expectation(arguments.expect_r1)[0])
 
     from teacher_dump.dump import dump
     from teacher_dump.executors import open_executor
@@ -78,7 +83,10 @@ def run_dump(arguments: argparse.Namespace) -> int:
     teacher = load_teacher(arguments.teacher, options)
     with open_executor(arguments.executor, sources, arguments.device, arguments.worker_memory_gb) as executor:
         cache = dump(cache_path, samples, teacher, settings, prepared, executor, arguments.extend)
-    return summarise(cache, teacher.name, arguments.max_failures)
+    return max(
+        report_command.report_teacher(cache, teacher.name, arguments.expect_r1),
+        summarise(cache, teacher.name, arguments.max_failures),
+    )
 
 
 def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:

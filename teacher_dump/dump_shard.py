@@ -22,13 +22,22 @@ from store.inputs.samples import Samples, Segment
 from store.kept_pixels import PIXEL_JPEG, JpegFile
 from store.layout import EARLIER_VIDEOS, OWN_VIDEOS, TableCounts, TeacherPlan, part_path
 from store.ledger import Commit, VideoFacts
-from store.publication import planned_signal_arrays, planned_view_arrays
+from store.publication import TO_FLOAT32, planned_signal_arrays, planned_view_arrays
 from store.shards import ShardFile
 from store.tables import read_batch_plan
-from teacher_dump.calibrate import calibrate
+from teacher_dump.calibrate import calibrate, sample_rows
+from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.overlap import Behind, made_ahead
 from teacher_dump.pair_phases import PairPhases
-from teacher_dump.plan import CALIBRATION, EARLIER_PAIRS, PLANNED_PHASE, ShardTask
+from teacher_dump.plan import (
+    CALIBRATION,
+    EARLIER_PAIRS,
+    PLANNED_PHASE,
+    PRECISION,
+    PRECISION_ROWS,
+    ShardTask,
+)
+from teacher_dump.precision import error_to_float32
 from teacher_dump.shard_files import (
     SignalFiles,
     StoredFeatures,
@@ -77,6 +86,7 @@ class ShardDumper:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""
         phases = {
             CALIBRATION: self._calibrate,
+            PRECISION: self._measure_precision,
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
@@ -134,6 +144,19 @@ class ShardDumper:
 
         objects = calibrate(self.root, self.plan, self.counts, encode_videos, self._encode_texts)
         return Commit(task.name, tuple(objects))
+
+    def _measure_precision(self, task: ShardTask, progress: Progress) -> Commit:
+        """What half precision changes, on a few rows spread over the tables; nothing if none decodes."""
+        assert isinstance(self.teacher, FrozenTeacher)
+        rows = sample_rows(self.counts.videos, PRECISION_ROWS)
+        videos = [video for video in self._decoded(rows) if isinstance(video, DecodedVideo)]
+        progress(task.stop - task.start)
+        if not videos:
+            return Commit(task.name, ())
+        frames_BMYXC, valid_BM = (torch.from_numpy(values[:, 0]) for values in stacked(videos))
+        texts = [self.samples.texts[row].text for row in sample_rows(self.counts.texts, PRECISION_ROWS)]
+        errors = error_to_float32(self.teacher, frames_BMYXC, valid_BM, texts)
+        return Commit(task.name, (), {f"{TO_FLOAT32}{name}": error for name, error in errors.items()})
 
     def _dump_videos(self, task: ShardTask, progress: Progress) -> Commit:
         rows = range(task.start, task.stop)

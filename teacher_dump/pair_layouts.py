@@ -146,12 +146,16 @@ class PairOptions:
         return wanted
 
     def stored_as(
-        self, specs: Sequence[SignalSpec], fused_width: int | None, shortlist: Mapping[str, Any], topk: int
+        self,
+        specs: Sequence[SignalSpec],
+        fused_width: int | None,
+        shortlist: Mapping[str, Any],
+        topk: Mapping[str, Any],
     ) -> tuple[SignalSpec, ...]:
         """`specs` with `video_text_logits` in the layout that was chosen; raises InputError as `layout_of`.
 
-        fused_width: of a cross-encoder, else None. shortlist: what the specs tell of who ranked. topk: K, no
-        more than there are candidates.
+        fused_width: of a cross-encoder, else None. shortlist: what the specs tell of who ranked. topk: of
+        `topk_scores`, "k", no more than there are candidates, and "splits".
         """
         if self.layout_of(specs) in (DENSE, FACTORED):
             return tuple(specs)
@@ -168,7 +172,8 @@ class PairOptions:
             width = fused_width if self.fused_cls else None
             found += self._planned_topk(chosen.attributes, fused_width is not None, width)
         if self.topk is not None:
-            found += _topk_specs(chosen.attributes, topk, fused_width is not None)
+            attributes = {**chosen.attributes, "splits": list(topk["splits"])}
+            found += _topk_specs(attributes, topk["k"], fused_width is not None)
         return tuple(found)
 
     def _planned_topk(

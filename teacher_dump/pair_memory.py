@@ -1,14 +1,14 @@
-"""How many pairs fit into memory at once: measured on the smallest blocks, fixed when a plan is made."""
+"""How many pairs fit into memory at once: found without computing one, fixed when a plan is made."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -21,7 +21,8 @@ from teacher_dump.teachers.base import Teacher
 SHARE_OF_MEMORY = 8
 MOST_BYTES = 1 << 30
 MARGIN = 2
-"""Kernels keep scratch space that no tensor shows, and peaks of larger blocks may lie in another place."""
+"""Kernels keep scratch space that no tensor shows."""
+VIDEOS_MEASURED = 4
 
 
 class PeakBytes(TorchDispatchMode):
@@ -43,24 +44,27 @@ class PeakBytes(TorchDispatchMode):
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        # A view's storage is its base's, whose address is the same as long as either lives.
-        address, size = storage.data_ptr(), storage.nbytes()
-        if size == 0 or address in self._known:
+        # A view has the storage of its base; its number is free for another one once it is gone.
+        number, size = storage._cdata, storage.nbytes()
+        if size == 0 or number in self._known:
             return
-        self._known.add(address)
+        self._known.add(number)
         self._alive += size
         self.most = max(self.most, self._alive)
-        weakref.finalize(storage, self._free, address, size)
+        weakref.finalize(storage, self._free, number, size)
 
-    def _free(self, address: int, size: int) -> None:
-        self._known.discard(address)
+    def _free(self, number: int, size: int) -> None:
+        self._known.discard(number)
         self._alive -= size
 
 
-def peak_bytes(compute: Callable[[], object]) -> int:
-    """The most bytes of tensors that `compute` has alive at once, of those it makes itself."""
-    with torch.inference_mode(), PeakBytes() as peak:
-        compute()
+def peak_bytes(teacher: Teacher, videos: int, texts: int) -> int:
+    """The most bytes of tensors alive at once while `videos` x `texts` are scored, the features included.
+
+    Only shapes are computed (torch's fake tensors), so it costs neither the memory nor the work.
+    """
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True), PeakBytes() as peak:
+        teacher.score_pairs(blank_features(teacher, "V", videos), blank_features(teacher, "T", texts))
     return peak.most
 
 
@@ -77,26 +81,14 @@ def _blank(spec: SignalSpec, rows: int) -> Tensor:
     return torch.ones(shape, dtype=torch.bool) if spec.encoding == BOOL else torch.zeros(shape)
 
 
-def block_bytes(teacher: Teacher) -> Callable[[int, int], float]:
-    """Bytes that scoring V videos against T texts takes, as a function of V and T.
+def reckoned_bytes(teacher: Teacher, videos: int, texts: int) -> float:
+    """No less than what scoring `videos` x `texts` takes.
 
-    From blocks of one and two rows: what a block takes is taken for a + b V + c T + d V T.
+    Of a few videos it is looked up, of more it is taken to grow with their number: what does not grow is
+    counted too often, so it is never too little.
     """
-
-    def measured(videos: int, texts: int) -> int:
-        return peak_bytes(
-            lambda: teacher.score_pairs(
-                blank_features(teacher, "V", videos), blank_features(teacher, "T", texts)
-            )
-        )
-
-    one, more_videos, more_texts, both = (measured(*size) for size in ((1, 1), (2, 1), (1, 2), (2, 2)))
-    by_video, by_text = max(more_videos - one, 0), max(more_texts - one, 0)
-    by_pair = max(both - more_videos - more_texts + one, 0)
-    return lambda videos, texts: (
-        MARGIN
-        * (one + by_video * (videos - 1) + by_text * (texts - 1) + by_pair * (videos - 1) * (texts - 1))
-    )
+    measured = min(videos, VIDEOS_MEASURED)
+    return MARGIN * peak_bytes(teacher, measured, texts) * videos / measured
 
 
 def pair_block(teacher: Teacher, videos: int, texts: int, memory_bytes: int) -> tuple[int, int]:
@@ -104,13 +96,12 @@ def pair_block(teacher: Teacher, videos: int, texts: int, memory_bytes: int) -> 
 
     Raises InputError where not even one pair does.
     """
-    needed = block_bytes(teacher)
-    while needed(videos, texts) > memory_bytes and (videos, texts) != (1, 1):
+    while (needed := reckoned_bytes(teacher, videos, texts)) > memory_bytes and (videos, texts) != (1, 1):
         videos, texts = (videos, (texts + 1) // 2) if texts >= videos else ((videos + 1) // 2, texts)
-    if needed(videos, texts) > memory_bytes:
+    if needed > memory_bytes:
         raise InputError(
-            f"scoring one pair takes {needed(1, 1) / 2**20:,.0f} MB, {memory_bytes / 2**20:,.0f} MB may be "
-            "taken; give more by --pair-memory-mb"
+            f"scoring one pair takes {needed / 2**20:,.0f} MB, {memory_bytes / 2**20:,.0f} MB may be taken; "
+            "give more by --pair-memory-mb"
         )
     return videos, texts
 

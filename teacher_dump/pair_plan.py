@@ -46,17 +46,19 @@ def plan_pairs(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) ->
     stored = settings.storage.applied(teacher.signals, teacher.pair_inputs)
     options.layout_of(stored)
     shortlist = shortlist_identity(writer.root, teacher.name, options.shortlist) if options.chooses else None
-    splits = competing_splits(samples, options.splits) if options.topk else ()
-    k = min(options.topk or 1, most_candidates(samples, splits))
+    topk = None
+    if options.topk is not None:
+        splits = competing_splits(samples, options.splits)
+        topk = {"k": min(options.topk, most_candidates(samples, splits)), "splits": list(splits)}
     if options.plan is not None and options.plan.steps_at_most(samples) == 0:
         raise InputError(
             f"--plan: a batch of {options.plan.batch} needs as many training rows, split "
             f"{options.plan.split!r} has {len(rows_of_split(samples, options.plan.split)[0])}"
         )
-    signals = options.stored_as(stored, teacher.fused_width, shortlist or {}, k)
+    signals = options.stored_as(stored, teacher.fused_width, shortlist or {}, topk or {})
     told = {
         "plan": options.plan.to_dict() if options.plan else None,
-        "topk": {"k": k, "splits": list(splits)} if options.topk else None,
+        "topk": topk,
         "shortlist": shortlist,
         "fused_cls": options.fused_cls,
         **_memory(writer, teacher, settings),

@@ -3,6 +3,7 @@
 A dump goes in phases, each over the rows of one axis; a later phase reads what an earlier one stored:
 
     calibration    a sample of videos and texts -> the numbers that int8 and projections need (one task)
+    precision      a few videos and texts, in half precision and in float32 -> how far apart (one task)
     videos (V)     frames -> frame features, layers, and the view itself
     texts (T)      captions -> text features
     relevance (T)  stored features of a text and of its own video -> frame scores
@@ -30,7 +31,7 @@ from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec, plan_of
 if TYPE_CHECKING:
     from teacher_dump.teachers.base import Teacher
 
-CALIBRATION = "calibration"
+CALIBRATION, PRECISION = "calibration", "precision"
 NOTHING_BEFORE = {"V": 0, "T": 0}
 PAIRS, EARLIER_PAIRS = "pairs", "earlier_pairs"
 PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS = "planned", "topk_texts", "topk_videos"
@@ -52,6 +53,7 @@ MOST_PIECES = 64
 kill costs is one of them. `pairs` reads all texts again for each of its shards, so it has fewer.
 """
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
+PRECISION_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,8 @@ def shard_tasks(
     wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))} - {PLANNED_PHASE}
     if part.segment == 0 and any(spec.is_calibrated for spec in plan.signals):
         yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"], part)
+    if part == FIRST and plan.identity.get("dtype", "float32") != "float32":
+        yield ShardTask(plan.name, PRECISION, 0, 0, PRECISION_ROWS, part)
     for phase in PHASES:
         if phase in wanted:
             axis = PHASE_AXIS[phase]

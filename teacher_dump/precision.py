@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from store.encodings import ErrorSum
+from store.errors import NonFiniteError
 from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.teachers.base import FLOAT32
 
@@ -16,6 +18,35 @@ def difference_to_float32(
 ) -> dict[str, float]:
     """Relative L2 difference, by signal, of `teacher` in its precision to itself in float32; {} for float32.
 
+    See `compared_to_float32`.
+    """
+    pairs = compared_to_float32(teacher, frames_BMYXC, frame_valid_BM, texts)
+    return {name: relative_l2(ours, exact) for name, (ours, exact) in pairs.items()}
+
+
+def error_to_float32(
+    teacher: FrozenTeacher, frames_BMYXC: Tensor, frame_valid_BM: Tensor, texts: Sequence[str]
+) -> dict[str, ErrorSum]:
+    """The same difference as a sum that is kept beside the labels.
+
+    Raises NonFiniteError, with the way out, where the precision is too narrow for the teacher.
+    """
+    found = {}
+    for name, (ours, exact) in compared_to_float32(teacher, frames_BMYXC, frame_valid_BM, texts).items():
+        if not torch.isfinite(ours).all():
+            raise NonFiniteError(
+                f"teacher {teacher.name!r} in {teacher.dtype}: {name!r} is not finite on a sample of the "
+                "data; use --dtype bfloat16 or float32"
+            )
+        found[name] = ErrorSum.between(exact.float().cpu().numpy(), ours.float().cpu().numpy())
+    return found
+
+
+def compared_to_float32(
+    teacher: FrozenTeacher, frames_BMYXC: Tensor, frame_valid_BM: Tensor, texts: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """(in the teacher's precision, in float32) of every signal but masks; {} for a teacher in float32.
+
     Pair signals are computed from each precision's own features, all videos against all texts; relevance and
     pairs of a cross-encoder, row by row as far as both reach. Missing frames are left out.
     """
@@ -23,7 +54,7 @@ def difference_to_float32(
         return {}
     ours = _signals(teacher, frames_BMYXC, frame_valid_BM, texts)
     exact = _signals(teacher.with_dtype(FLOAT32), frames_BMYXC, frame_valid_BM, texts)
-    return {name: relative_l2(ours[name], exact[name]) for name in exact if exact[name].is_floating_point()}
+    return {name: (ours[name], exact[name]) for name in exact if exact[name].is_floating_point()}
 
 
 def _signals(

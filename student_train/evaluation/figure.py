@@ -22,7 +22,7 @@ MEASURES = {"mass": "share of weight", "hit@1": "top frame is visible"}
 
 def draw(results: Mapping[str, Any]) -> bytes:
     """The picture as PNG."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), width_ratios=(1, 1.2, 1.6))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), width_ratios=(1, 1.3, 1.6))
     draw_retrieval(left, results)
     draw_frame_weights(middle, results["frame_weights"])
     draw_example(right, results["example"])
@@ -101,7 +101,7 @@ def draw_example(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_xlabel("seconds")
     axes.set_ylabel("frame weight")
     axes.set_title(textwrap.fill(f"“{found['text']}”", 60), fontsize=10, parse_math=False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 def absent(axes: Axes, reason: str) -> None:

@@ -107,17 +107,34 @@ def gain_lines(tables: Mapping[str, Any]) -> str:
 
 
 def gain_line(tables: Mapping[str, Any], direction: str) -> str:
-    """Taught less untaught, and how much of the gap between untaught and teacher that closes."""
+    """Taught less untaught, seed by seed, and how much of the gap to the teacher that closes."""
     ((metric, found),) = tables["gain"][direction].items()
     each = ", ".join(f"{value:+.1f}" for value in found["per_seed"])
-    teacher = tables["teacher"]
-    closed = ""
-    if "absent" not in teacher:
-        gap = teacher[direction][metric]["mean"] - tables[UNTAUGHT][direction][metric]["mean"]
-        closed = f", {100 * found['mean'] / gap:.0f}% of the gap to the teacher" if gap > 0 else ""
     spread = f" ± {found['std']:.1f}" if len(found["per_seed"]) > 1 else ""
+    closed = gap_closed(tables, direction)
+    share = "" if closed is None else f", {closed:.0f}% of the gap to the teacher"
     gained = f"{found['mean']:+.1f}{spread} {metric} (by seed {each})"
-    return f"- Gain of teaching, {LABELS[direction]}: {gained}{closed}."
+    return f"- Gain of teaching, {LABELS[direction]}: {gained}{share}."
+
+
+def gain_cell(tables: Mapping[str, Any], direction: str) -> str:
+    """The gain of teaching in a table's cell; "" if one arm alone was trained."""
+    if "gain" not in tables:
+        return ""
+    ((metric, found),) = tables["gain"][direction].items()
+    spread = f" ± {found['std']:.1f}" if len(found["per_seed"]) > 1 else ""
+    closed = gap_closed(tables, direction)
+    share = "" if closed is None else f", {closed:.0f}% of gap"
+    return f"{found['mean']:+.1f}{spread} {metric}{share}"
+
+
+def gap_closed(tables: Mapping[str, Any], direction: str) -> float | None:
+    """Percent of the way from untaught to teacher; None without a teacher that is better than untaught."""
+    if "absent" in tables["teacher"]:
+        return None
+    ((metric, found),) = tables["gain"][direction].items()
+    gap = tables["teacher"][direction][metric]["mean"] - tables[UNTAUGHT][direction][metric]["mean"]
+    return 100 * found["mean"] / gap if gap > 0 else None
 
 
 def learning_rate_line(results: Mapping[str, Any]) -> str:

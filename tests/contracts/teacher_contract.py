@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from store.encodings import BOOL
+from store.errors import InputError
 from store.signals import SignalSpec
 from teacher_dump.models.frozen import FrozenTeacher
+from teacher_dump.pair_memory import PeakBytes, blank_features, pair_block, reckoned_bytes
 from teacher_dump.precision import difference_to_float32
 from teacher_dump.teachers.base import Teacher, TeacherCard
 
@@ -198,6 +200,22 @@ class TeacherContract:
         ]
         torch.testing.assert_close(torch.cat(blocks), whole, atol=1e-4, rtol=1e-5)
 
+    def test_a_block_of_pairs_takes_no_more_memory_than_the_plan_reckons_with(self, teacher: Teacher) -> None:
+        if not emits(teacher, LOGITS):
+            return
+        for size in ((1, 1), (7, 3), (9, 40)):
+            with torch.inference_mode(), PeakBytes() as taken:
+                teacher.score_pairs(
+                    blank_features(teacher, "V", size[0]), blank_features(teacher, "T", size[1])
+                )
+            assert 0 < taken.most <= reckoned_bytes(teacher, *size), size
+        allowed = int(reckoned_bytes(teacher, 64, 256) / 5)
+        videos, texts = pair_block(teacher, 64, 256, allowed)
+        assert 1 <= videos * texts < 64 * 256
+        assert reckoned_bytes(teacher, videos, texts) <= allowed
+        with pytest.raises(InputError, match="--pair-memory-mb"):
+            pair_block(teacher, 64, 256, 1)
+
     def test_relevance_is_one_score_a_frame_of_each_pair(
         self, teacher: Teacher, videos: dict[str, Tensor], texts: dict[str, Tensor]
     ) -> None:
@@ -233,6 +251,9 @@ class TeacherContract:
         torch.testing.assert_close(found["match_probability"], probability)
         assert found["fused_cls"].shape == (self.VIDEOS, teacher.fused_width)
         assert not any(value.requires_grad for value in found.values())
+        shared = teacher.match_pairs(rows_of(videos, slice(1, 2)), matched)
+        assert_same(shared["match_logits"][1], found["match_logits"][1])
+        torch.testing.assert_close(shared["match_logits"][:, 1], block[1], atol=1e-4, rtol=1e-4)
 
     def test_its_model_stays_in_eval_mode_and_without_gradients(
         self, teacher: FrozenTeacher, texts: dict[str, Tensor]

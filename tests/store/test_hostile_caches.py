@@ -162,7 +162,7 @@ def documents(root: Path) -> list[str]:
     return sorted(found)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(draw=st.data())
 def test_any_leaf_of_any_document_may_be_anything(sound_cache, cache, draw):
     """Sealed again, or as a bad disk leaves it: used without a fault or refused, within memory."""

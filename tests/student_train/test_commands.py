@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from store.retrieval_metrics import DIRECTIONS, METRICS
 from student_train import experiment, trainer
 from student_train.__main__ import main
 from student_train.configuration import Told, read_settings
+from tests.student_train.event_files import curves
 from tests.student_train.learnable_cache import SIGNALS, learnable_samples, write_learnable_cache
 
 RATES = ("--learning-rates", "0.001,0.003")
@@ -195,7 +197,7 @@ def test_report_writes_table_and_picture_anew(run: Path, command: Command) -> No
     [
         ("--epochs", "5", ("settings.epochs", "stored 3", "wanted 5", "--out")),
         ("--recipe", "teachclip", ("recipe", "'demo'", "'teachclip'")),
-        ("--recipe", "demmo", ("did you mean 'demo'", "teachclip-paper")),
+        ("--recipe", "demmo", ("did you mean 'demo'", "in all")),
         ("--student", "aaf", ("did you mean 'afa'",)),
         ("--teacher", "orakel", ("did you mean 'oracle'",)),
         ("--arms", "taugt", ("did you mean 'taught'",)),
@@ -370,6 +372,25 @@ def test_the_printed_configuration_fed_back_trains_the_same(
     assert command("train", learnable_path, "--config", file, "--print-config")[1] == printed
     monkeypatch.setattr(experiment, "train", no_training)
     assert command("train", learnable_path, "--out", run, "--config", file)[0] == 0
+
+
+def test_every_training_leaves_its_curves_for_tensorboard(finished: Path) -> None:
+    for training in (finished / "trainings").iterdir():
+        log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
+        found = curves(training)
+        loss = [(line["step"], pytest.approx(line["loss"])) for line in log]
+        assert found["loss/total"] == loss
+        assert len(found["loss/info_nce"]) == len(found["optimizer/gradient_norm"]) == len(log)
+        assert len(found["val/score"]) == 3, "one for each epoch"
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_trained(
+    learnable_path: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    arguments = ("train", learnable_path, "--out", tmp_path / "run", *QUICK, "--track", "wandb")
+    refused(command(*arguments), "pip install wandb")
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_folder_nothing_is_trained(learnable_path: Path, command: Command) -> None:

@@ -11,6 +11,8 @@ import torch
 from store.errors import IdentityError, InputError
 from store.inputs.samples import Split, Text
 from store.pair_scores import DENSE, FACTORED, PLANNED_TOPK
+from store.retrieval_metrics import retrieval_metrics
+from store.teacher_report import teacher_report
 from store.verify import verify
 from store.writer import CacheWriter
 from teacher_dump import pair_phases
@@ -173,6 +175,26 @@ def test_a_splits_best_are_reranked_as_albefs_evaluation_does(chosen, whole):
                 assert set(index[row][:k]) == set(candidates[places])
                 assert (index[row][k:] == -1).all()
                 np.testing.assert_allclose(score[row][:k], np.sort(all_scores[places])[::-1], atol=2e-3)
+
+
+def test_the_report_of_reranked_splits_is_that_of_albefs_matrices(chosen, whole):
+    """-100 everywhere but for the k best of each row, each direction by its own matrix."""
+    teacher, said = chosen.teacher("albef"), whole.teacher("albef")
+    told = teacher_report(teacher)["splits"]["test"]
+    videos, texts = chosen.split("test").video, chosen.split("test").text
+    dual, (logits, _) = cosines(teacher, videos, texts).numpy(), said.pair_scores(videos, texts)
+    by_video, by_text = (np.full(logits.shape, -100.0) for _ in range(2))
+    for matrix, similarity, score in ((by_video, dual, logits), (by_text.T, dual.T, logits.T)):
+        best = top_k(similarity, min(3, similarity.shape[1]))
+        np.put_along_axis(matrix, best, np.take_along_axis(score.astype(float), best, 1), 1)
+    for way, matrix in (("text_to_video", by_text), ("video_to_text", by_video)):
+        assert told[way] == retrieval_metrics(matrix, np.arange(2), chosen.protocol)[way]
+
+
+def test_only_planned_pairs_make_no_report(clips, tmp_path):
+    options = replace(BASE, pairs=PairOptions(plan=BATCHES, topk=2, splits=("train",)))
+    cache = dump(tmp_path / "c.zarr", captioned(clips), albef.tiny(0), options, {})
+    assert "--topk-splits test" in teacher_report(cache.teacher("albef"))["splits"]["test"]["not_computable"]
 
 
 def test_of_equal_similarities_the_first_are_chosen():

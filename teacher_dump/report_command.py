@@ -1,0 +1,65 @@
+"""python -m teacher_dump report: what the teachers in a cache retrieve on their own; dump ends with it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.cli import FAILED, add_debug
+from store.teacher_report import (
+    compared,
+    complaint,
+    lines,
+    parse_expectation,
+    stated_before,
+    teacher_report,
+    write_report,
+)
+
+if TYPE_CHECKING:
+    from store.reader import Cache
+
+
+def add_command(commands: Any) -> None:
+    """`commands`: the sub-parsers of python -m teacher_dump."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "report", help="a teacher's own R@1 or top-1 on each evaluation split, from the cache"
+    )
+    parser.add_argument("cache", type=Path, help="folder of the cache")
+    parser.add_argument("--teacher", help="(default: all)")
+    add_expectation(parser)
+    add_debug(parser)
+    parser.set_defaults(execute=execute)
+
+
+def add_expectation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--expect-r1", metavar="[SPLIT=]PERCENT",
+                        help="the published R@1 from text to video, or top-1; exit 1 if the teacher's own is "
+                        "more than a point away (default split: test)")  # fmt: skip
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from store.reader import open_cache
+
+    cache = open_cache(arguments.cache)
+    names = [arguments.teacher] if arguments.teacher else cache.teacher_names
+    return max([report_teacher(cache, name, arguments.expect_r1) for name in names], default=0)
+
+
+def report_teacher(cache: Cache, teacher: str, expectation: str | None) -> int:
+    """Compute, keep and print the report; the exit status. Raises InputError for another spelling.
+
+    Without an `expectation`, one that was stated before still holds.
+    """
+    report = teacher_report(cache.teacher(teacher))
+    stated = stated_before(cache, teacher) if expectation is None else parse_expectation(expectation)
+    if stated is not None:
+        report = compared(report, *stated)
+    write_report(cache, teacher, report)
+    print("\n".join(lines(teacher, report)))
+    if (reason := complaint(report)) is None:
+        return 0
+    print(f"error: teacher {teacher!r}: {reason}", file=sys.stderr)
+    return FAILED
