@@ -18,6 +18,7 @@ from store.reader import open_cache
 from store.remove import remove_teacher
 from store.verify import verify
 from store.writer import CacheWriter
+from student_train.run_folder import pinned_digests, still_read
 from teacher_dump.dump import dump
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings
@@ -144,6 +145,18 @@ def test_an_extended_cache_holds_what_a_dump_of_all_rows_holds(extended, clips, 
     assert not {"rows", "splits"} & told.keys()
 
 
+def test_diff_tells_what_an_extension_brought(first, extended):
+    told = diff(first.path, extended.path)
+    assert told["rows"]["videos"] == {"only_b": {"count": 2, "first": ["8_blue.mp4", "9_red.mp4"]}}
+    assert told["splits"]["late"] == "only in B"
+    changed = {*told["tables"], *told["views"]["uniform_4x16"]["contents"]}
+    assert all(path.startswith("segment-1/") for path in changed)
+    signals = told["teachers"]["colour"]["signals"]
+    assert {signal: set(signals[signal]) for signal in signals} == {
+        signal: {"objects_that_differ"} for signal in SIGNALS
+    }
+
+
 def test_rows_are_appended_only_if_the_user_says_so(root, clips):
     before = files_of(root)
     with pytest.raises(IdentityError, match="goes on with 2 videos, 3 texts; to append them say --extend"):
@@ -236,6 +249,8 @@ def test_a_pin_tells_a_cache_that_was_extended_from_another_one(first, extended,
         earlier.teacher("colour").read("video_text_logits", np.arange(8)),
         first.teacher("colour").read("video_text_logits", np.arange(8)),
     )
+    before, now = (pinned_digests(cache, ["colour"]) for cache in (first, extended))
+    assert before.items() < now.items()
     with pytest.raises(IdentityError, match="never was " + "0" * 64):
         open_cache(extended.path, "0" * 64)
 
@@ -320,7 +335,7 @@ def test_rows_are_appended_more_than_once(extended, clips, tmp_path):
 INT8_LAYER = replace(SETTINGS, storage=StorageOptions({"vit_layers": "int8"}))
 
 
-def test_a_signal_is_added_without_the_texts_and_without_writing_the_others(root, clips):
+def test_a_signal_is_added_without_the_texts_and_without_writing_the_others(first, root, clips):
     before, samples = files_of(root), colour_samples(clips)
     teacher = CountingTeacher(layer=True)
     with pytest.raises(IdentityError, match=r"stores no signal 'vit_layers/0'; to add it.*--extend"):
@@ -331,6 +346,8 @@ def test_a_signal_is_added_without_the_texts_and_without_writing_the_others(root
     assert untouched(before, root)
     assert list(cache.teacher("colour").signals) == [*SIGNALS, "vit_layers/0"]
     assert verify(root).faults == []
+    pins = [pinned_digests(open_cache(path), ["colour"]) for path in (first.path, root)]
+    assert still_read(*pins) == pins[0]
     before = files_of(root)
     dump(root, samples, CountingTeacher(layer=True), INT8_LAYER, {})
     dump(root, samples, CountingTeacher(), SETTINGS, {})
