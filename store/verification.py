@@ -49,6 +49,7 @@ from store.segments import Tables, read_datasets
 from store.shards import DTYPES, RowsArray
 from store.signals import plan_of
 from store.tables import read_batch_plan
+from store.teacher_parts import whole_plan
 from store.untrusted import FILE, NEITHER, Entry, entries
 
 MOST_THREADS = 8
@@ -325,6 +326,12 @@ class Verification:
         needed |= {plan_path(batches) for spec in plan.signals if (batches := plan_of(spec.name))}
         if plan.part != FIRST:
             needed.add(teacher_path(plan.name))
+            earlier = [
+                part
+                for part in groups_of(manifests, TEACHERS, group.name)
+                if part.path in {*sound, group.path}
+            ]
+            whole_plan(self.root, [read_plan(self.root, part.name, part.part) for part in earlier])
         for other in sorted(needed - set(sound)):
             self._require_listed(other, manifests)
         return check_teacher_group(tables, plan, counts, shards) if needed <= set(sound) else ()

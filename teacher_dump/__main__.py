@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store.cli import HelpFormatter, add_debug, at_least_one, run_cli
+from store.cli import HelpFormatter, add_debug, run_cli
 from store.errors import CacheError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
@@ -17,6 +17,7 @@ from store.teacher_report import expected_split, parse_expectation
 from teacher_dump import catalogue, recheck_command, report_command, teachers
 from teacher_dump.dump_options import add_dump_options, dump_settings, parse_layers, teacher_options
 from teacher_dump.executor_options import add_executor_options
+from teacher_dump.fitting import command
 from teacher_dump.settings import LOCAL, SERIAL, checked_executor
 
 if TYPE_CHECKING:
@@ -39,18 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     report_command.add_expectation(dump)
     add_debug(dump)
-    fit = commands.add_parser(
-        "fit", help="train the small X-CLIP teacher of the demo", formatter_class=HelpFormatter
-    )
-    fit.set_defaults(execute=run_fit)
-    fit.add_argument("--out", type=Path, default=Path("teacher_dump/weights/demo_xclip.safetensors"),
-                     help="where the weights go")  # fmt: skip
-    fit.add_argument("--data", type=Path, default=Path("data/demo-fit"), help="where its clips are rendered")
-    fit.add_argument(
-        "--seed", type=int, default=0, help="of the initial weights and the order of the batches"
-    )
-    fit.add_argument("--threads", type=at_least_one, default=2, help="of torch; they change the last bits")
-    add_debug(fit)
+    command.add_command(commands)
     catalogue.add_command(commands)
     report_command.add_command(commands)
     recheck_command.add_command(commands)
@@ -104,16 +94,6 @@ def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
     if len(failures) == videos:
         raise CacheError("not one video could be decoded; nothing can be trained from this cache")
     return 1 if max_failures is not None and len(failures) > max_failures else 0
-
-
-def run_fit(arguments: argparse.Namespace) -> int:
-    from teacher_dump.fit import FitSettings, fit_demo
-
-    told = fit_demo(
-        arguments.data, arguments.out, FitSettings(seed=arguments.seed, threads=arguments.threads)
-    )
-    print(f"{arguments.out}: {told}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", type=Path, help="for classes lda: embedding [N, D], label [N]")
     parser.add_argument("--prompt", action="append", default=[],
                         help="for classes: a text with {} for the name; several are averaged")  # fmt: skip
+    parser.add_argument("--learned-prompt", type=Path, help="for classes: what fit classes wrote")
 
 
 def add_storage_options(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +136,7 @@ def teacher_options(arguments: argparse.Namespace, layers: tuple[int, ...] | Non
         classes=arguments.classes,
         features=arguments.features,
         prompts=tuple(arguments.prompt),
+        learned_prompt=arguments.learned_prompt,
     )
 
 

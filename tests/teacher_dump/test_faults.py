@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from store.durable import canonical_json, read_json, record_file, write_file
+from store.errors import CacheError, DamagedCacheError
 from store.kept_pixels import BLOCK_BYTES, KeptPixels
 from store.manifest import MANIFEST, Manifest
 from store.parts import group_of
+from store.reader import open_cache
 from store.sharded_rows import ShardedRows
 from store.shards import RowsArray, ShardFile
 from store.verify import verify
@@ -153,3 +155,42 @@ def rewrite(root, array: RowsArray, spans):
         for row, span in enumerate(spans):
             shard.append(row, span)
         shard.finish()
+
+
+def edit(root, path, change):
+    document = read_json(root / path)
+    change(document["attributes"])
+    write_file(root / path, canonical_json(document))
+    seal(root)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "named"),
+    [
+        ("segment-1/zarr.json", lambda a: a["dataset"].update(name="other"), "does not go on where"),
+        ("segment-1/zarr.json", lambda a: a["dataset"]["segments"].pop(), "segments"),
+        ("segment-1/zarr.json", lambda a: a["dataset"]["splits"].pop("test"), "does not go on"),
+        ("segment-1/zarr.json", lambda a: a.clear(), "dataset"),
+        ("segment-1/teachers/colour/zarr.json", lambda a: a["identity"].update(gain=2.0),
+         "is of another teacher than teachers/colour: it differs in identity.gain"),
+        ("segment-1/teachers/colour/zarr.json", lambda a: a["signals"][0]["sizes"].update(D=4), "go on"),
+        ("teachers/colour.added-1/zarr.json", lambda a: a.update(name="bright"), "not of a complete"),
+        ("segment-1/views/uniform_4x16/zarr.json", lambda a: a["view"].update(size=8), "view.size"),
+    ],
+)  # fmt: skip
+def test_what_a_stranger_says_of_appended_rows_is_held_to_the_first_ones(cache, path, change, named):
+    edit(cache, path, change)
+    with pytest.raises(CacheError, match=named):
+        open_cache(cache).teacher("colour")
+    assert verify(cache).faults
+
+
+@pytest.mark.parametrize(
+    "added",
+    ["x", [], {"steps": "ab"}, {"steps": [["views/none"]], "sha256": "0" * 64}, {"steps": [[["x"]]]}, 3],
+)
+def test_steps_that_are_none_are_refused(cache, added):
+    document = read_json(cache / MANIFEST)
+    write_file(cache / MANIFEST, canonical_json({**document, "added": added}))
+    with pytest.raises(DamagedCacheError, match="changed after it was written"):
+        open_cache(cache)
