@@ -6,32 +6,34 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from store.errors import InputError
-from store.signal_rows import Batch, BatchBuffers
+
+Buffers = TypeVar("Buffers")
+Read = TypeVar("Read", covariant=True)
 
 HANDED_OUT = 2
 RING = 3
 
 
-class BatchSource(Protocol):
-    """What a feeder reads from: a `store.reader.TeacherReader`."""
+class BatchSource(Protocol[Buffers, Read]):
+    """What a feeder reads from: a `store.reader.TeacherReader`, or what is built upon several."""
 
-    def buffers(self, signals: Sequence[str], rows: int) -> BatchBuffers: ...
+    def buffers(self, signals: Sequence[str], rows: int) -> Buffers: ...
 
     def batch(
         self,
         signals: Sequence[str],
         video_rows: np.ndarray,
         text_rows: np.ndarray,
-        out: BatchBuffers | None = None,
-    ) -> Batch: ...
+        out: Buffers | None = None,
+    ) -> Read: ...
 
 
-class BatchFeeder:
+class BatchFeeder(Generic[Read]):
     """Iterates over the batches of `steps`, pairs (video_rows [B], text_rows [B]), in their order.
 
         ring of 3:   | handed out before | handed out last | being filled |
@@ -48,7 +50,7 @@ class BatchFeeder:
 
     def __init__(
         self,
-        source: BatchSource,
+        source: BatchSource[Any, Read],
         signals: Sequence[str],
         steps: Iterable[tuple[np.ndarray, np.ndarray]],
         batch_size: int,
@@ -61,8 +63,8 @@ class BatchFeeder:
         self._signals = tuple(signals)
         self._steps = iter(steps)
         self._free = [source.buffers(self._signals, batch_size) for _ in range(ring)]
-        self._coming: deque[tuple[Future[Batch], BatchBuffers]] = deque()
-        self._handed_out: deque[BatchBuffers] = deque()
+        self._coming: deque[tuple[Future[Read], Any]] = deque()
+        self._handed_out: deque[Any] = deque()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="batch-feeder")
         self._fill_ahead()
 
@@ -72,10 +74,10 @@ class BatchFeeder:
             task = self._threads.submit(self._source.batch, self._signals, *step, out=buffers)
             self._coming.append((task, buffers))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Read]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Read:
         try:
             if len(self._handed_out) == HANDED_OUT:
                 self._free.append(self._handed_out.popleft())
@@ -98,7 +100,7 @@ class BatchFeeder:
         self._handed_out.clear()
         self._steps = iter(())
 
-    def __enter__(self) -> BatchFeeder:
+    def __enter__(self) -> BatchFeeder[Read]:
         return self
 
     def __exit__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,20 +18,24 @@ from student_train import students
 from student_train.checkpoint import readable_json
 from student_train.config import TEST_SPLIT, Recipe
 from student_train.configuration import Told, read_settings
+from student_train.distributed import from_first, join_processes, rank
 from student_train.evaluation.measure import measure
 from student_train.evaluation.report import markdown
 from student_train.evaluation.request import Request, is_current
 from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
+from student_train.guard import TerminatedError
 from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder, identity_of
 
 SAME_NUMBERS, OTHER_NUMBERS = 0, 1
+ENDED_BY_SIGTERM = 143
 WEIGHT_TOLERANCE = 1e-4
 MEASURED_NOT_COMPARED = ("example",)
 
 
 def train(options: argparse.Namespace) -> int:
     """Train what is not yet trained, write results.json, results.md and results.png, print the table."""
+    join_processes()
     cache = open_cache(options.cache)
     file = read_settings(options.config) if hasattr(options, "config") else {}
     configuration = Told(file, getattr(options, "words", ())).resolve(cache)
@@ -45,12 +50,19 @@ def train(options: argparse.Namespace) -> int:
     run = RunFolder(options.out)
     experiment = Experiment(cache, run, choice, settings.track)
     experiment.check(settings.arms)
-    run.pin(cache, choice)
-    run.write(SETTINGS_FILE, configuration.to_yaml().encode())
+    if rank() == 0:
+        run.pin(cache, choice)
+        run.write(SETTINGS_FILE, configuration.to_yaml().encode())
     request = Request(settings.arms, settings.seeds, choice.recipe.optimizer.lr, settings.evaluation)
-    current = is_current(run, request)
-    if not current:
-        selection = experiment.select_and_train(settings.arms, request.seeds)
+    current = from_first(is_current(run, request) if rank() == 0 else None)
+    try:
+        selection = None if current else experiment.select_and_train(settings.arms, request.seeds)
+    except TerminatedError as ended:
+        print(ended, file=sys.stderr)
+        return ENDED_BY_SIGTERM
+    if rank():
+        return SAME_NUMBERS
+    if selection is not None:
         began = time.perf_counter()
         measured = measure(experiment, request, selection.learning_rate)
         results = assemble(experiment, request, selection, measured, time.perf_counter() - began)

@@ -23,7 +23,8 @@ KEEP_LAST = "last"
 KEEP_BEST_ON_TEST = "best_on_test"
 KEEPS = (KEEP_BEST, KEEP_LAST, KEEP_BEST_ON_TEST)
 
-PRECISIONS = ("no", "bf16")
+BF16 = "bf16"
+PRECISIONS = ("no", BF16)
 
 
 @dataclass(frozen=True)

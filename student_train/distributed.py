@@ -12,11 +12,14 @@ loss by itself (the logit scale) gets all of it (ruc-aimc-lab/TeachCLIP `modules
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def world_size() -> int:
@@ -27,6 +30,14 @@ def world_size() -> int:
 def rank() -> int:
     """Which of them this one is, from 0."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def join_processes() -> None:
+    """Join the processes that torchrun or `accelerate launch` started together with this one, if any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState()
 
 
 def gather_rows(own_bN: Tensor) -> Tensor:
@@ -63,3 +74,46 @@ class _GatherRows(torch.autograd.Function):
         total = gradient.contiguous()
         torch.distributed.all_reduce(total)
         return total.chunk(world_size())[rank()]
+
+
+def from_first(value: Any) -> Any:
+    """What process 0 has for `value`, plain data, in every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def all_of(value: Tensor) -> list[Tensor]:
+    """Everybody's `value`, of the same shape everywhere, in the order of the ranks."""
+    if world_size() == 1:
+        return [value]
+    parts = [torch.empty_like(value) for _ in range(world_size())]
+    torch.distributed.all_gather(parts, value.contiguous())
+    return parts
+
+
+def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+    """Let every BatchNorm take its statistics over the global batch; the module as it is in one process.
+
+    On a GPU by SyncBatchNorm. torch has none for CPUs: there each process gathers the layer's whole input and
+    keeps its strip of the output, which is the same and costs world_size times the layer.
+    """
+    if world_size() == 1:
+        return module
+    if device.type == "cuda":
+        from timm.layers import convert_sync_batchnorm  # knows layers that fuse an activation
+
+        converted: nn.Module = convert_sync_batchnorm(module)
+        return converted
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.forward = partial(_over_all_processes, layer, layer.forward)  # type: ignore[method-assign]
+    return module
+
+
+def _over_all_processes(layer: nn.Module, forward: Callable[[Tensor], Tensor], own_bN: Tensor) -> Tensor:
+    if not layer.training:
+        return forward(own_bN)
+    return forward(gather_rows(own_bN)).chunk(world_size())[rank()]

@@ -7,11 +7,13 @@ steps. If only the taught arm is asked for, it is chosen for that one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
@@ -20,15 +22,22 @@ from store.errors import InputError
 from store.lookup import load_plugin
 from store.reader import Cache, TeacherReader
 from student_train import students
-from student_train.checkpoint import load_story, save_training
+from student_train.checkpoint import Checkpoints, StepLog, load_story, save_training
 from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
+from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
-from student_train.run_folder import Choice, RunFolder, identity_of
-from student_train.stream import PairedRows, TrainingStream, training_rows
+from student_train.guard import UnchangedCache
+from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
+from student_train.smoke import smoke_step
+from student_train.stream import TrainingStream, order_of, order_story, require
 from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
 from student_train.tracking import Trackers, service_module
-from student_train.trainer import train
+from student_train.trainer import TrainingLog, Watch, train
+from student_train.training_rows import PairedRows, training_rows
+
+CHECKPOINTS = "checkpoints"
+LONG_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,11 @@ class Selection:
 class Experiment:
     """The trainings of one run; a finished one is never trained again.
 
+    track: services that are told every step, besides TensorBoard. saving: options of `Checkpoints`.
     Raises UnknownNameError or InputError before the first step if the cache lacks what a loss needs.
     """
+
+    saving: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, cache: Cache, run: RunFolder, choice: Choice, track: Sequence[str] = ()) -> None:
         self.cache = cache
@@ -61,6 +73,8 @@ class Experiment:
         others = {role: cache.teacher(name) for role, name in choice.roles.items()}
         self.teachers = Teachers(self.teacher, others)
         self.rows: PairedRows = training_rows(cache, self.teachers)
+        names = (choice.teacher, *choice.roles.values())
+        self.unchanged = UnchangedCache(cache, lambda found: pinned_digests(found, names))
         wanted = TEST_SPLIT if choice.recipe.keep == KEEP_BEST_ON_TEST else VAL_SPLIT
         self.scored_split = wanted if wanted in cache.splits else None
         self.val: EvaluationRows | None = None
@@ -87,6 +101,7 @@ class Experiment:
 
     def select_and_train(self, arms: Sequence[str], seeds: Sequence[int]) -> Selection:
         """Train every arm with every seed at the selected learning rate."""
+        self.try_out(arms, seeds)
         selection = self.select(UNTAUGHT if UNTAUGHT in arms else TAUGHT, seeds)
         for arm in arms:
             for seed in seeds:
@@ -106,7 +121,7 @@ class Experiment:
     def finished(self, arm: str, learning_rate: float, seed: int) -> dict[str, Any]:
         """The story of a training, which is trained now unless it lies in the run folder."""
         folder = self.run.training(arm, learning_rate, seed)
-        story = load_story(folder)
+        story = from_first(load_story(folder) if rank() == 0 else None)
         if story is None:
             story = self.train(arm, learning_rate, seed, folder)
             best = (
@@ -116,7 +131,8 @@ class Experiment:
             )
             name = f"{arm:8}  learning rate {learning_rate:<7g}  seed {seed}"
             epochs = f"{story['kept_epoch'] + 1} of {story['epochs']}"
-            print(f"{name}:  {best} {epochs}, {story['seconds']:.1f} s", flush=True)
+            if rank() == 0:
+                print(f"{name}:  {best} {epochs}, {story['seconds']:.1f} s", flush=True)
         return story
 
     def train(self, arm: str, learning_rate: float, seed: int, folder: Path) -> dict[str, Any]:
@@ -127,34 +143,55 @@ class Experiment:
         started_from = task.student.start()
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
-        validate = self.validate if self.val else None
-        told = {
-            **identity_of(self.cache, self.choice),
-            "arm": arm,
-            "learning_rate": learning_rate,
-            "seed": seed,
-        }
-        with Trackers(folder, self.track, told) as log:
-            trained = train(task, stream, recipe, learning_rate, validate, label, log)
-        first = stream.plan.epoch(0)
+        told = {"arm": arm, "learning_rate": learning_rate, "seed": seed}
+        with ExitStack() as logs:
+            checkpoints, watch = self.watch(label, folder, told, logs)
+            trained = train(task, stream, recipe, learning_rate, watch)
         story = {
             "arm": arm,
             "learning_rate": learning_rate,
             "losses": task.weights,
             "started_from": started_from,
             "epochs": recipe.epochs,
-            "steps": len(trained.log),
-            **stream.plan.to_dict(),
-            "rows_dropped_an_epoch": first.dropped,
+            "steps": trained.step,
+            **order_story(stream.order),
             "rows_without_video": self.rows.left_out,
-            "siblings_in_first_epoch": first.siblings,
             "kept_epoch": trained.kept_epoch,
             "epoch_chosen_on": self.scored_split,
             "val": trained.val,
             "seconds": trained.seconds,
         }
-        save_training(folder, trained.state, story, trained.log)
+        if rank() == 0:
+            save_training(folder, trained.state, story)
+            checkpoints.clear()
         return story
+
+    def watch(
+        self, label: str, folder: Path, told: Mapping[str, Any], logs: ExitStack
+    ) -> tuple[Checkpoints, Watch]:
+        """Checkpoints and logs of the training in `folder`; `logs` closes them."""
+        lines = StepLog(folder)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, before_saving=lines.flush, **self.saving)
+        opened: list[TrainingLog] = []
+        if rank() == 0:
+            logs.callback(lines.close)
+            settings = {**identity_of(self.cache, self.choice), **told}
+            services = Trackers(folder, self.track, settings, checkpoints.step())
+            opened = [lines, logs.enter_context(services)]
+        validate = self.validate if self.val else None
+        return checkpoints, Watch(label, validate, opened, self.unchanged, checkpoints)
+
+    def try_out(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
+        """One batch of the last arm through everything; tells what a long job will take."""
+        began = time.perf_counter()
+        task = self.task(arms[-1])
+        stream = self.stream(task, seed=0)
+        estimate = smoke_step(task, stream, self.choice.recipe)
+        steps = self.choice.recipe.epochs * stream.steps_per_epoch
+        trainings = len(seeds) * (len(self.choice.recipe.optimizer.lr) + len(arms) - 1)
+        if rank() == 0 and estimate.step_s * steps * trainings > LONG_S:
+            tried_s = time.perf_counter() - began
+            print(f"tried one batch in {tried_s:.0f} s: {estimate.told(steps, trainings)}", flush=True)
 
     def validate(self, student: Student) -> float:
         """The score of an epoch on the split that it is chosen on."""
@@ -168,11 +205,15 @@ class Experiment:
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
-        self.teacher.require(config.needs)
+        require(self.teachers, config.needs)
         return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
-        return TrainingStream(self.rows, self.teachers, task.needs, self.choice.recipe.batch_size, seed)
+        """Every arm of a run sees the same rows, also where a teacher knows only the batches of a plan."""
+        recipe = self.choice.recipe
+        taught = self.task(TAUGHT).needs
+        order = order_of(self.rows, self.teachers, taught, recipe.batch_size, seed)
+        return TrainingStream(self.rows, self.teachers, task.needs, order)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:

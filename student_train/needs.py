@@ -7,6 +7,9 @@
     text                   the raw captions (list of str); the student tokenises them
     pixels                 the view's frames [B, M, Y, X, C] uint8
     video_class            [B] int64, the class of each video
+    planned_topk/text_index   of a teacher that scored a plan's batches, what it said of this batch's best:
+                           text_index, text_score [b, K], text_fused_cls [b, K, D], and the same of video_;
+                           an index is a place in the global batch, int64
     class:text_embedding   a text signal of all class names [P, C, ...] (P prompts); class:text: their words
 
 With a signal of videos comes `frame_valid` [B, M], of a role `frame_valid@role`.
@@ -27,6 +30,7 @@ TEXT = "text"
 PIXELS = "pixels"
 CLASS = "video_class"
 OF_CLASSES = "class:"
+PLANNED_TOPK = "planned_topk/"
 NOT_SIGNALS = (PAIR_SCORES, LOGIT_SCALE, TEXT, PIXELS, CLASS)
 MAIN = ""
 

@@ -41,10 +41,10 @@ class PairBlock:
         """[b] int64: where each own pair stands in the global batch."""
         return torch.arange(self.start, self.start + len(self.rows), device=self.rows.device)
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> PairBlock:
-        rows = self.rows.to(device, non_blocking=non_blocking)
-        same = self.columns is self.rows
-        columns = rows if same else self.columns.to(device, non_blocking=non_blocking)
+    def map(self, function: Callable[[Tensor], Tensor]) -> PairBlock:
+        """`function` of both strips, called once where they are the same."""
+        rows = function(self.rows)
+        columns = rows if self.columns is self.rows else function(self.columns)
         return PairBlock(rows, columns, self.start)
 
 

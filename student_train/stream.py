@@ -1,240 +1,202 @@
-"""Training rows from the cache: which may be used, in which order, and as which tensors.
+"""The training stream: which rows meet in which step, read ahead and handed out on the device.
 
 A training row is a text row with its video. The order is a pure function of (seed, epoch), see
-`store.batch_plan`. Rendition 0 of the view is read.
+`store.batch_plan`; a teacher that scored the batches of a stored plan is trained from in that plan's order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from store.batch_plan import BatchPlan, rank_strip
-from store.errors import InputError
-from store.reader import Cache, TeacherReader
-from student_train.config import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
+from store.errors import InputError, UnknownNameError
+from store.feeder import BatchFeeder
+from store.pair_scores import NO_PAIRS, PLANNED
+from store.plans import PlannedBatches
+from store.reader import Cache
+from store.signals import kind_of
 from student_train.distributed import rank, world_size
 from student_train.needs import (
-    CLASS,
-    FRAME_VALID,
-    IGNORED_PAIR,
     LOGIT_SCALE,
     NOT_SIGNALS,
     OF_CLASSES,
-    PAIR_KNOWN,
     PAIR_SCORES,
     PIXELS,
-    RELEVANCE,
+    PLANNED_TOPK,
     TEXT,
-    in_role,
     split_role,
 )
-from student_train.rows import PairBlock
+from student_train.row_tensors import logit_scale
+from student_train.step_source import Step, StepSource, planned_topk_signal
 from student_train.teachers import Teachers
+from student_train.training_rows import PairedRows
 
 
 @dataclass(frozen=True)
-class PairedRows:
-    """Texts with their videos. text, video: row numbers [N] int64, row i of each belongs together.
+class ReplayedPlan:
+    """The batches of a stored plan, epoch after epoch, then from its beginning again.
 
-    left_out: texts of the split whose video did not decode.
+    rows: [S, B] int64, numbers of training rows.
     """
 
-    text: np.ndarray
-    video: np.ndarray
-    left_out: int
+    rows: np.ndarray
+    steps_per_epoch: int
+    name: str
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.rows.shape[1])
+
+    def steps(self, first: int, behind: int) -> Iterator[np.ndarray]:
+        """Training rows [B] of the global steps `first` to `behind` - 1."""
+        for step in range(first, behind):
+            yield self.rows[step % len(self.rows)]
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "batch_plan": self.name,
+            "batch_size": self.batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
 
 
-def paired_rows(cache: Cache, teacher: TeacherReader | Teachers, split_name: str) -> PairedRows:
-    """The captions of a split whose video has signals.
+Order = BatchPlan | ReplayedPlan
 
-    Raises UnknownNameError for a split that is not there, InputError if nothing is left of it.
+
+def order_story(order: Order) -> dict[str, object]:
+    """What a run writes down of its order."""
+    if isinstance(order, ReplayedPlan):
+        return order.to_dict()
+    first = order.epoch(0)
+    return {
+        **order.to_dict(),
+        "rows_dropped_an_epoch": first.dropped,
+        "siblings_in_first_epoch": first.siblings,
+    }
+
+
+def order_of(rows: PairedRows, teachers: Teachers, needs: Sequence[str], batch_size: int, seed: int) -> Order:
+    """Which rows meet: drawn from the seed, or a stored plan's batches if a need exists only for them.
+
+    Raises InputError for two plans, another batch size than the plan's, or a plan of rows that may not be
+    trained on.
     """
-    text = cache.split(split_name).text
-    text = text[cache.text_video[text] >= 0]
-    video = cache.text_video[text]
-    usable = teacher.video_usable[video] & teacher.text_usable[text]
-    if not usable.any():
-        raise InputError(f"split {split_name!r} of {cache.path.name} has no caption of a video that decoded")
-    return PairedRows(text[usable], video[usable], int(np.count_nonzero(~usable)))
+    names = dict.fromkeys(filter(None, (plan_behind(teachers, need) for need in needs)))
+    if not names:
+        return BatchPlan(rows.video, batch_size, seed)
+    if len(names) > 1:
+        raise InputError(f"the teachers scored batches of different plans: {', '.join(names)}; take one")
+    (name,) = names
+    return replayed(teachers.cache.batch_plan(name), name, rows, batch_size)
 
 
-def training_rows(cache: Cache, teacher: TeacherReader | Teachers) -> PairedRows:
-    """The rows of the train split; raises InputError if one of them belongs to val or test as well."""
-    rows = paired_rows(cache, teacher, TRAIN_SPLIT)
-    for name in (VAL_SPLIT, TEST_SPLIT):
-        if name not in cache.splits:
-            continue
-        held_out = cache.split(name)
-        for kind, ours, theirs in (("text", rows.text, held_out.text), ("video", rows.video, held_out.video)):
-            shared = np.intersect1d(ours, theirs)
-            if len(shared):
-                raise InputError(
-                    f"{kind} row {shared[0]} of {cache.path.name} is in split {TRAIN_SPLIT!r} and in "
-                    f"{name!r} ({len(shared)} such rows); training on it is refused, take it out of one"
-                )
-    return rows
+def plan_behind(teachers: Teachers, need: str) -> str | None:
+    """The batch plan for whose batches alone `need` is known; None if any batch will do."""
+    name, role = split_role(need)
+    teacher = teachers.in_role(role)
+    if name.startswith(PLANNED_TOPK):
+        return planned_topk_signal(teacher, name)[1]
+    return teacher.pair_layout.plan if name == PAIR_SCORES and teacher.pair_layout.layout == PLANNED else None
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one step: `video`, `text` [B] of the global batch; `own`: this process's strip of it."""
+def replayed(planned: PlannedBatches, name: str, rows: PairedRows, batch_size: int) -> ReplayedPlan:
+    """The plan's batches as training rows; see `order_of` for what is refused."""
+    if planned.batch_size != batch_size:
+        raise InputError(
+            f"the teacher scored the batches of plan {name!r}, of {planned.batch_size} pairs each, and knows "
+            f"nothing of other batches; train with --batch-size {planned.batch_size}, not {batch_size}"
+        )
+    order = np.argsort(rows.text, kind="stable")
+    place = np.minimum(np.searchsorted(rows.text, planned.text, sorter=order), len(order) - 1)
+    found = order[place]
+    wrong = (rows.text[found] != planned.text) | (rows.video[found] != planned.video)
+    if wrong.any():
+        raise InputError(
+            f"plan {name!r} holds text row {planned.text[wrong][0]}, which is no training row here (another "
+            "split, or its video did not decode); dump the teacher anew with a plan of this cache's rows"
+        )
+    return ReplayedPlan(found, planned.steps_per_epoch, name)
 
-    video: np.ndarray
-    text: np.ndarray
-    own: slice
 
-    @property
-    def own_video(self) -> np.ndarray:
-        return self.video[self.own]
+def require(teachers: Teachers, needs: Sequence[str]) -> None:
+    """Refuse what the cache lacks.
 
-    @property
-    def own_text(self) -> np.ndarray:
-        return self.text[self.own]
+    Raises UnknownNameError with the command that adds it, InputError for numbers that were not recorded.
+    """
+    missing: dict[str, list[str]] = {}
+    for need in needs:
+        name, role = split_role(need)
+        teacher = teachers.in_role(role)
+        if name == LOGIT_SCALE:
+            logit_scale(teacher)
+        elif name == PIXELS and teacher.kept_pixels is None:
+            missing.setdefault(teacher.name, []).append(name)
+        elif name == PAIR_SCORES:
+            if teacher.pair_layout.layout == NO_PAIRS:
+                missing.setdefault(teacher.name, []).append(name)
+        elif name.startswith(PLANNED_TOPK):
+            planned_topk_signal(teacher, name)
+        elif name not in NOT_SIGNALS:
+            signal = name.removeprefix(OF_CLASSES)
+            if signal not in (*teacher.signals, TEXT):
+                missing.setdefault(teacher.name, []).append(signal)
+    if missing:
+        teacher_name, lacking = next(iter(missing.items()))
+        raise UnknownNameError(lack(teachers.cache, teacher_name, lacking))
+
+
+def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:
+    """What to say, and to run, if `teacher` did not store `signals`; UnknownNameError for a misspelt one."""
+    stored = [name for name in signals if name not in NOT_SIGNALS]
+    for name in stored:
+        kind_of(name)
+    layers = [name.split("/")[1] for name in stored if name.startswith("vit_layers/")]
+    options = f" --layers {','.join(layers)}" if layers else ""
+    options += " --keep-pixels jpeg:90" if PIXELS in signals else ""
+    known = len(stored) == len(layers) and PAIR_SCORES not in signals
+    return (
+        f"teacher {teacher!r} in {cache.path.name} stores no {', '.join(signals)}, which the student or a "
+        f"loss needs; dump it{'' if known else ', by a teacher that emits it'}: python -m teacher_dump dump "
+        f"--dataset {cache.dataset['name']} --data DATA --cache {cache.path} "
+        f"--teacher {teacher if known else 'TEACHER'}{options}"
+    )
 
 
 class TrainingStream:
     """Batches of the train split, equal for everybody who trains with the same seed.
 
     needs: as a Task names them. Every process holds its strip of the global batch. The tail of an epoch that
-    fills no batch is dropped. Raises UnknownNameError, naming the command that adds it, for a signal that a
-    teacher lacks, before the first batch.
+    fills no batch is dropped. order: which rows meet, from `order_of`. Raises UnknownNameError, naming the
+    command that adds it, for what a teacher lacks, before the first batch.
     """
 
-    def __init__(
-        self, rows: PairedRows, teachers: Teachers, needs: Sequence[str], batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, rows: PairedRows, teachers: Teachers, needs: Sequence[str], order: Order) -> None:
         self.rows = rows
         self.teachers = teachers
         self.needs = tuple(needs)
-        self.plan = BatchPlan(rows.video, batch_size, seed)
-        self.own = rank_strip(batch_size, rank(), world_size())
-        for need in needs:
-            name, role = split_role(need)
-            teacher = teachers.in_role(role)
-            if name == PAIR_SCORES:
-                teacher.pair_scores(rows.video[:1], rows.text[:1])
-            elif name == PIXELS:
-                _ = teacher.pixels
-            elif name == LOGIT_SCALE:
-                logit_scale(teacher)
-            elif name not in NOT_SIGNALS:
-                teacher.require([name.removeprefix(OF_CLASSES)])
+        self.order = order
+        self.own = rank_strip(order.batch_size, rank(), world_size())
+        require(teachers, needs)
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.plan.steps_per_epoch
+        return self.order.steps_per_epoch
 
-    def epoch(self, epoch: int, siblings_are_negatives: bool) -> Iterator[dict[str, Any]]:
-        """The batches of one epoch, see `batch`."""
-        for rows in self.plan.epoch(epoch).rows:
-            yield self.batch(rows, siblings_are_negatives)
+    @property
+    def batch_size(self) -> int:
+        return self.order.batch_size
 
-    def batch(self, rows: np.ndarray, siblings_are_negatives: bool) -> dict[str, Any]:
-        """What is needed of the training rows `rows` [B], the global batch; row i of each belongs to pair i.
+    def steps(
+        self, first: int, behind: int, siblings_are_negatives: bool, device: torch.device
+    ) -> BatchFeeder[Step]:
+        """The global steps `first` to `behind` - 1, read ahead; see `StepSource` for what a batch holds.
 
-        Of this process's rows: the needed signals in float32 without R, `frame_valid` [b, M] bool, and with
-        PAIR_SCORES the PairBlock of them, and `pair_known` if not all are known. Siblings, other captions of
-        the same video, are marked in the PairBlock `ignored_pair`, if there are any and they are not to count
-        as negatives.
+        A step holds until the next-but-one; close the feeder, or use it in a with statement.
         """
-        step = Rows(self.rows.video[rows], self.rows.text[rows], self.own)
-        batch: dict[str, Any] = {
-            **row_tensors(self.teachers, self.needs, "V", step.own_video),
-            **row_tensors(self.teachers, self.needs, "T", step.own_text),
-        }
-        for need in self.needs:
-            name, role = split_role(need)
-            teacher = self.teachers.in_role(role)
-            if name == RELEVANCE:
-                valid = batch[in_role(FRAME_VALID, role)]
-                batch[need] = frame_distribution(teacher, batch[need], valid)
-            elif name == PAIR_SCORES:
-                scores, known = pair_strips(teacher, step)
-                batch[need] = scores
-                if known is not None:
-                    batch[in_role(PAIR_KNOWN, role)] = known
-            elif name == LOGIT_SCALE:
-                batch[need] = logit_scale(teacher)
-        if not siblings_are_negatives:
-            same_video = step.video[:, np.newaxis] == step.video
-            np.fill_diagonal(same_video, False)
-            if same_video.any():
-                batch[IGNORED_PAIR] = block_of(torch.from_numpy(same_video), step.own)
-        return batch
-
-
-def block_of(whole_BB: Tensor, own: slice) -> PairBlock:
-    """The strips of a whole block."""
-    if own == slice(0, len(whole_BB)):
-        return PairBlock.whole(whole_BB)
-    return PairBlock(whole_BB[own], whole_BB[:, own], own.start)
-
-
-def pair_strips(teacher: TeacherReader, step: Rows) -> tuple[PairBlock, PairBlock | None]:
-    """The teacher's scores in this process's strips, and which are known, None if all are."""
-    score, known = teacher.pair_scores(step.video, step.text)
-    scores = block_of(torch.from_numpy(score).float(), step.own)
-    return scores, None if known.all() else block_of(torch.from_numpy(np.array(known)), step.own)
-
-
-def row_tensors(
-    teachers: Teachers, needs: Sequence[str], axis: str, rows: np.ndarray, rendition: int = 0
-) -> dict[str, Any]:
-    """Those of `needs` that belong to videos ("V") or texts ("T"), of `rows` [N], under their own names.
-
-    Signals in float32 of one rendition; with those of videos `frame_valid` [N, M] bool of each role; pixels,
-    the class of a video (V), the words of a text (T). Pair scores belong to neither.
-    """
-    found: dict[str, Any] = {}
-    for need in needs:
-        name, role = split_role(need)
-        teacher = teachers.in_role(role)
-        if axis == "V" and (name in (PIXELS, RELEVANCE) or row_axis(teacher, name) == "V"):
-            found[in_role(FRAME_VALID, role)] = torch.from_numpy(teacher.frame_valid[rows, rendition])
-        if (name, axis) == (PIXELS, "V"):
-            found[need] = torch.from_numpy(teacher.pixels.read(rows)[:, rendition])
-        elif (name, axis) == (CLASS, "V"):
-            found[need] = torch.from_numpy(teachers.cache.video_class[rows])
-        elif (name, axis) == (TEXT, "T"):
-            found[need] = [teachers.cache.texts[row] for row in rows.tolist()]
-        elif row_axis(teacher, name) == axis:
-            value = teacher.read_decoded(name, rows)
-            found[need] = torch.from_numpy(
-                value[:, rendition] if "R" in teacher.signals[name].kind.axes else value
-            )
-    if axis == "V":
-        found.setdefault(FRAME_VALID, torch.from_numpy(teachers.main.frame_valid[rows, rendition]))
-    return found
-
-
-def row_axis(teacher: TeacherReader, name: str) -> str:
-    """V or T for a signal of `teacher`, "" for other needs."""
-    return teacher.signals[name].row_axis if name in teacher.signals else ""
-
-
-def logit_scale(teacher: TeacherReader) -> Tensor:
-    """What multiplies the teacher's cosines, float32 []; raises InputError if it recorded none."""
-    scale = teacher.identity.get("logit_scale")
-    if not isinstance(scale, int | float):
-        raise InputError(f"teacher {teacher.name!r} records no logit_scale in its identity; choose another")
-    return torch.tensor(float(scale))
-
-
-def frame_distribution(teacher: TeacherReader, score_NM: Tensor, valid_NM: Tensor) -> Tensor:
-    """Frame relevance [N, M] whose rows sum to 1: softmax of raw scores over the recorded temperature.
-
-    Places without a frame get 0. Raises InputError if the teacher recorded no temperature.
-    """
-    temperature = teacher.signals[RELEVANCE].attributes.get("temperature")
-    if not temperature:
-        raise InputError(
-            f"teacher {teacher.name!r} stores {RELEVANCE} without its temperature, so it can't be read as "
-            "weights; dump it again with one in the signal's attributes"
-        )
-    return (score_NM / temperature).masked_fill(~valid_NM, -torch.inf).softmax(-1)
+        source = StepSource(self.teachers, self.needs, self.own, siblings_are_negatives, device)
+        rows = ((self.rows.video[some], self.rows.text[some]) for some in self.order.steps(first, behind))
+        return BatchFeeder(source, (), rows, self.own.stop - self.own.start)

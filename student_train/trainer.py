@@ -1,131 +1,213 @@
-"""The training loop: one for every student, short enough to read in one go."""
+"""The training loop: one for every student, on one device or many, short enough to read in one go.
+
+`torchrun --nproc-per-node N -m student_train train ...` and one process run the same code. The global batch
+is the recipe's whatever the number of processes; each holds its strip of it. DDP averages gradients over
+processes; losses are parts that add up (`student_train.distributed`), so each is taken world_size times.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from store.errors import InputError, NonFiniteError
-from student_train.config import KEEP_LAST, Recipe
+from student_train.checkpoint import Checkpoints
+from student_train.config import BF16, KEEP_LAST, Optimizer, Recipe
+from student_train.distributed import from_first, rank, synchronise_batch_norm, world_size
+from student_train.guard import TaughtShare, TerminatedError, Termination, require_finite
 from student_train.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
+from student_train.step_numbers import STEPS_LATE, StepNumbers
 from student_train.stream import TrainingStream
 from student_train.students.base import Student, Task
+from student_train.training_state import Trained, load_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+STOP, SAVE = "stop", "save"
 
-@dataclass
-class Trained:
-    """What a training leaves: parameters of the kept epoch, and its story.
 
-    kept_epoch: from 0. val: the score after every epoch.
-    log: a line a step. seconds: of the whole training, validation included.
+TrainingLog = Callable[[int, Mapping[str, Any]], None]
+"""Told every step's number and its line of numbers, in order, and after the last step of an epoch its
+`val_score`. After a resume it begins again at a step that it may have heard of."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on while a training runs.
+
+    label: names it in the progress bar and in errors. validate: a score of the student, called in process 0
+    after every epoch. logs: who gets the numbers, in process 0. unchanged: called after every epoch, raises
+    if what is trained from is not what it was. checkpoints: where the state goes, None: nowhere.
     """
 
-    state: dict[str, Tensor] = field(default_factory=dict)
-    kept_epoch: int = -1
-    val: list[float] = field(default_factory=list)
-    log: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
+    label: str
+    validate: Callable[[Student], float] | None = None
+    logs: Sequence[TrainingLog] = ()
+    unchanged: Callable[[], None] = lambda: None
+    checkpoints: Checkpoints | None = None
 
 
 def make_accelerator() -> Accelerator:
-    """The device to train on; raises InputError for more than one process.
+    """The device of this process, and the others, if torchrun or `accelerate launch` started several.
 
     accelerate is imported here, since it takes longer than to evaluate a run or print its table.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    accelerator = Accelerator(mixed_precision="no")
-    if accelerator.num_processes > 1:
-        raise InputError(f"training runs in one process, not {accelerator.num_processes}; start it alone")
-    return accelerator
+    # Buffers are equal everywhere: the statistics of BatchNorm are those of the global batch.
+    options = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(mixed_precision="no", kwargs_handlers=[options])
 
 
-def train(
-    task: Task,
-    stream: TrainingStream,
-    recipe: Recipe,
-    learning_rate: float,
-    validate: Callable[[Student], float] | None,
-    label: str,
-    log: Callable[[int, Mapping[str, float]], None] | None = None,
-) -> Trained:
-    """Train `task.student` in place for `recipe.epochs`; keep the epoch that the recipe says.
+def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: float, watch: Watch) -> Trained:
+    """Train `task.student` in place for `recipe.epochs`, or what is left of them, and keep the epoch that the
+    recipe says; without `watch.validate` the last.
 
-    Without `validate` it is the last. label: names the training in the progress bar and in
-    errors. log: told every step's number and its line of the log. Raises NonFiniteError as soon as a loss
-    is NaN or infinite.
+    Raises NonFiniteError as soon as a loss is NaN or infinite, InputError if the teacher says too little,
+    IdentityError if the cache changes meanwhile, TerminatedError after a SIGTERM, once the state is saved.
     """
-    began = time.perf_counter()
     accelerator = make_accelerator()
-    total_steps = recipe.epochs * stream.steps_per_epoch
-    student = task.student
-    optimizer = make_optimizer(student, recipe.optimizer, learning_rate)
-    task.student, optimizer = accelerator.prepare(student, optimizer)
-    result, step = Trained(), 0
+    device, student, settings = accelerator.device, task.student, recipe.optimizer
+    parallel, optimizer = prepared(accelerator, task, recipe, learning_rate)
+    result = load_state(watch.checkpoints, student, optimizer)
+    began = time.perf_counter() - result.seconds
+    total, steps_per_epoch = recipe.epochs * stream.steps_per_epoch, stream.steps_per_epoch
+    updates = math.ceil(total / settings.accumulation)
+    taught = TaughtShare(recipe.least_taught_share, watch.label)
+    unread: deque[StepNumbers] = deque()
+    wishes: set[str] = set()
+    quiet = True if rank() else None
+    bar = tqdm(total=total, initial=result.step, desc=watch.label, unit="step", disable=quiet, leave=False)
+    feed = stream.steps(result.step, total, recipe.siblings_are_negatives, device)
     student.train()
-    with tqdm(total=total_steps, desc=label, unit="step", disable=None, leave=False) as progress:
-        for epoch in range(recipe.epochs):
-            for batch in on_device(stream.epoch(epoch, recipe.siblings_are_negatives), accelerator.device):
-                factor = learning_rate_factor(recipe.optimizer, step, total_steps)
-                set_learning_rate(optimizer, factor)
-                losses = task(batch)
-                accelerator.backward(losses["loss"])
-                norm = accelerator.clip_grad_norm_(student.parameters(), recipe.optimizer.clip_norm)
-                numbers = finite_numbers({**losses, "gradient_norm": norm}, label, step)
-                place = {"epoch": epoch, "step": step, "learning_rate": learning_rate * factor}
-                result.log.append({**place, **numbers})
-                if log is not None:
-                    log(step, result.log[-1])
+    with bar, feed, Termination() as termination:
+        while result.step < total:
+            started = time.perf_counter()
+            rows = next(feed)
+            waited_s = time.perf_counter() - started
+            factor = learning_rate_factor(settings, result.step // settings.accumulation, updates)
+            set_learning_rate(optimizer, factor)
+            is_update = (result.step + 1) % settings.accumulation == 0 or result.step + 1 == total
+            with nullcontext() if is_update else accelerator.no_sync(parallel):
+                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == BF16):
+                    parts = parallel(rows.batch)
+                accelerator.backward(parts["loss"] * (world_size() / settings.accumulation))
+            if is_update:
+                norm = accelerator.clip_grad_norm_(student.parameters(), settings.clip_norm)
+                parts["gradient_norm"] = norm / world_size()
                 optimizer.step()
                 optimizer.zero_grad()
                 student.after_step()
-                step += 1
-                progress.update()
-            keep_epoch(result, epoch, student, validate, recipe.keep)
-            if log is not None and result.val:
-                log(step - 1, {"val_score": result.val[-1]})
-    task.student = student
+            epoch, place = divmod(result.step, steps_per_epoch)
+            epoch_ends = place == steps_per_epoch - 1
+            result.step += 1
+            parts |= wished(termination, watch.checkpoints, result.step, device)
+            step_s = time.perf_counter() - started
+            told = {"epoch": epoch, "step": result.step - 1, **rates_now(settings, learning_rate * factor)}
+            told |= {"data_wait_s": waited_s, "samples_per_s": stream.batch_size / step_s}
+            unread.append(StepNumbers(parts, told, rows))
+            wishes |= read(unread, 0 if epoch_ends else STEPS_LATE.get(device.type, 0), watch, taught, stream)
+            bar.update()
+            if epoch_ends:
+                end_epoch(result, epoch, student, watch, recipe.keep)
+            if is_update and wishes:
+                wishes |= read(unread, 0, watch, taught, stream)
+                result.seconds = time.perf_counter() - began
+                save(watch, result, student, optimizer, end=STOP in wishes)
+                wishes.clear()
     result.seconds = time.perf_counter() - began
     return result
 
 
-def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
-    for batch in batches:
-        yield {
-            name: value if isinstance(value, list) else value.to(device, non_blocking=True)
-            for name, value in batch.items()
-        }
+def rates_now(settings: Optimizer, rate: float) -> dict[str, float]:
+    """The learning rate, and those of parameters that learn faster or slower, by how their names begin."""
+    scaled = {f"learning_rate_{start}": rate * scale for start, scale in settings.lr_scale.items()}
+    return {"learning_rate": rate, **scaled}
 
 
-def finite_numbers(values: dict[str, Tensor], label: str, step: int) -> dict[str, float]:
-    """The step's numbers, read from the device at once; raises NonFiniteError if one is NaN or infinite."""
-    numbers = dict(zip(values, torch.stack([v.detach() for v in values.values()]).tolist(), strict=True))
-    broken = [name for name, number in numbers.items() if not math.isfinite(number)]
-    if broken:
-        raise NonFiniteError(
-            f"{label}, step {step}: {broken[0]} is {numbers[broken[0]]}, nothing can be learned from it; "
-            "choose smaller --learning-rates, or verify the cache"
-        )
-    return numbers
+def prepared(
+    accelerator: Accelerator, task: Task, recipe: Recipe, learning_rate: float
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The task on its device, in DDP where there are several processes, and its optimiser."""
+    student, device = task.student, accelerator.device
+    if rank():
+        # Everybody begins with the same parameters, but not with the same dropout.
+        torch.manual_seed(torch.initial_seed() + rank())
+    if not any(term.needs for term in task.terms.values()):
+        for name, parameter in student.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith(student.taught_only))
+    if recipe.channels_last:
+        for parameter in student.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    synchronise_batch_norm(task, device)
+    optimizer = make_optimizer(student, recipe.optimizer, learning_rate)
+    if recipe.compile:
+        for name in ("encode_videos", "encode_texts"):
+            setattr(student, name, torch.compile(getattr(student, name)))
+    parallel, optimizer = accelerator.prepare(task, optimizer)
+    return parallel, optimizer
 
 
-def keep_epoch(
-    result: Trained, epoch: int, student: Student, validate: Callable[[Student], float] | None, keep: str
-) -> None:
-    """Copy the student's parameters, unless the best epoch is to be kept and an earlier one was as good."""
-    if validate is not None:
-        result.val.append(validate(student))
+def wished(
+    termination: Termination, checkpoints: Checkpoints | None, step: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Whether this process was asked to end, and whether process 0 finds that it is time to save.
+
+    They travel with the numbers of the step, so that all processes do the same after the same step.
+    """
+    save = checkpoints is not None and rank() == 0 and checkpoints.due(step)
+    wishes = torch.tensor([float(termination.asked), float(save)]).to(device, non_blocking=True)
+    return {STOP: wishes[0], SAVE: wishes[1]}
+
+
+def read(
+    unread: deque[StepNumbers], late: int, watch: Watch, taught: TaughtShare, stream: TrainingStream
+) -> set[str]:
+    """Check and log the numbers of all but the last `late` steps; which of STOP and SAVE were wished."""
+    wishes: set[str] = set()
+    while len(unread) > late:
+        step = unread.popleft()
+        numbers = step.read()
+        wishes |= {name for name in (STOP, SAVE) if numbers.pop(name) > 0}
+        where = f"{watch.label}, step {step.told['step']}"
+        require_finite(numbers, where, step.rows, stream.teachers.cache)
+        taught.add(numbers, (step.told["step"] + 1) % stream.steps_per_epoch == 0)
+        if rank() == 0:
+            for log in watch.logs:
+                log(step.told["step"], {**step.told, **numbers})
+    return wishes
+
+
+def end_epoch(result: Trained, epoch: int, student: Student, watch: Watch, keep: str) -> None:
+    """Score the student and copy its parameters, unless the best epoch is to be kept and an earlier one was
+    as good."""
+    watch.unchanged()
+    if watch.validate is not None:
+        result.val.append(from_first(watch.validate(student) if rank() == 0 else None))
+        for log in watch.logs:
+            log(result.step - 1, {"val_score": result.val[-1]})
         if keep != KEEP_LAST and result.val[-1] <= max(result.val[:-1], default=-math.inf):
             return
     result.kept_epoch = epoch
     result.state = {name: value.detach().clone() for name, value in student.state_dict().items()}
+
+
+def save(
+    watch: Watch, result: Trained, student: Student, optimizer: torch.optim.Optimizer, end: bool
+) -> None:
+    """Save the state, if it has a place to go; raises TerminatedError if the training was asked to `end`."""
+    if watch.checkpoints is not None:
+        save_state(watch.checkpoints, result, student, optimizer)
+    if end:
+        kept = "its state is saved, the same command goes on" if watch.checkpoints else "nothing was saved"
+        raise TerminatedError(f"{watch.label}: ended by SIGTERM after step {result.step}; {kept}")

@@ -21,7 +21,7 @@ from teacher_dump.extend import parts_to_dump
 from teacher_dump.jobs import DumpJob, library_versions
 from teacher_dump.pair_phases import draw_batches
 from teacher_dump.pair_plan import pairs_of_part, plan_pairs
-from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, planned_tasks, shard_tasks
+from teacher_dump.plan import PHASE_AXIS, PlanSource, ShardTask, execution, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
@@ -82,7 +82,7 @@ def _dump_part(
 
 
 def make_plan(
-    writer: CacheWriter,
+    writer: PlanSource,
     teacher: Teacher,
     settings: DumpSettings,
     executor: Executor,

@@ -26,6 +26,7 @@ from store.publication import TO_FLOAT32, planned_signal_arrays, planned_view_ar
 from store.shards import ShardFile
 from store.tables import read_batch_plan
 from teacher_dump.calibrate import calibrate, sample_rows
+from teacher_dump.forward import stacked, text_signals, video_signals
 from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.overlap import Behind, made_ahead
 from teacher_dump.pair_phases import PairPhases
@@ -218,20 +219,11 @@ class ShardDumper:
             yield batch, *stacked([video for _, video in batch])
 
     def _encode_videos(self, frames_BRMYXC: np.ndarray, valid_BRM: np.ndarray) -> dict[str, np.ndarray]:
-        """Signals [B, R, M, ...] of a batch: renditions are videos of their own to a teacher."""
-        batch, renditions = valid_BRM.shape[:2]
-        encoded = self.teacher.encode_videos(
-            torch.from_numpy(frames_BRMYXC).flatten(0, 1), torch.from_numpy(valid_BRM).flatten(0, 1)
-        )
-        return {
-            name: values.unflatten(0, (batch, renditions)).float().cpu().numpy()
-            for name, values in encoded.items()
-        }
+        return video_signals(self.teacher, frames_BRMYXC, valid_BRM)
 
     def _encode_texts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Signals [B, ...] of text rows."""
-        encoded = self.teacher.encode_texts([self.samples.texts[row].text for row in rows])
-        return {name: values.float().cpu().numpy() for name, values in encoded.items()}
+        return text_signals(self.teacher, [self.samples.texts[row].text for row in rows])
 
     def _dump_texts(self, task: ShardTask, progress: Progress) -> Commit:
         with ExitStack() as stack:
@@ -254,8 +246,3 @@ class ShardDumper:
                     signals.append(matched, {"frame_relevance": relevance_BM[:, None].float().cpu().numpy()})
                 progress(len(rows))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
-
-
-def stacked(videos: Sequence[DecodedVideo]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames uint8 [B, R, M, Y, X, C] of a batch, and which of them are there: bool [B, R, M]."""
-    return np.stack([video.frames for video in videos]), np.stack([video.frame_valid for video in videos])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from student_train.evaluation.rows import strips
-from student_train.stream import row_tensors
+from student_train.row_tensors import row_tensors
 from student_train.students.base import Student
 from student_train.teachers import Teachers
 

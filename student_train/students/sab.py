@@ -16,11 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from student_train.ablation_row import AblationRow
 from student_train.clip_towers import TINY
-from student_train.config import Optimizer, Recipe
+from student_train.config import KEEP_LAST, Optimizer, Recipe
 from student_train.distributed import gather_rows, rank
 from student_train.losses.clipping import distribution_divergence, frame_divergence, local_similarity
 from student_train.losses.layers import (
+    SCALED,
+    LayerOptions,
     even_pairs,
     one_layer_to_one,
     sequential_mask,
@@ -129,6 +132,7 @@ def small(config: Config) -> Config:
     return replace(
         config,
         vision="mobilevitv2_050",
+        vision_channels=0.5,
         architecture=TINY,
         temporal_layers=min(1, config.temporal_layers),
         vision_weights=None,
@@ -184,6 +188,25 @@ def without_t(recipe: Recipe) -> Recipe:
     return replace(recipe, model=model)
 
 
+DEMO = Recipe(
+    model=Config(
+        vision="mobilevitv2_050",
+        vision_channels=0.5,
+        temporal_layers=1,
+        architecture=TINY,
+        words=24,
+        taps=(1, 2, 3),
+        teacher_layers=(0, 1, 2),
+        borders=((1, 1), (2, 2)),
+        layers=LayerOptions(similarity=SCALED),
+    ),
+    losses=ALL,
+    optimizer=Optimizer(lr=(2e-3,), weight_decay=0.05, betas=(0.9, 0.98)),
+    epochs=12,
+    batch_size=50,
+    keep=KEEP_LAST,
+)
+
 RECIPES = {
     # Table 1
     "clipping": CLIPPING,
@@ -202,4 +225,29 @@ RECIPES = {
     "clipping-ts-sab-unmasked": replace(LAYERED, losses={**T_S, "sab_unmasked": 1.0}),
     "clipping-ts-ol2ol-masked": replace(LAYERED, losses={**T_S, "ol2ol": 1.0}),
     "clipping-ts-tab-masked": replace(LAYERED, losses={**T_S, "tab": 1.0}),
+    "demo": DEMO,
 }
+
+
+# Tables 4 and 5 on MSR-VTT; "+" is what comes to T and S, SAB with its mask.
+ABLATION = (
+    AblationRow("none", (), (25.7, 24.5)),
+    AblationRow("T", ("temporal",), (28.8, 27.3)),
+    AblationRow("T+S", ("temporal", "spatial"), (33.0, 32.8)),
+    AblationRow("+OL2OL", ("temporal", "spatial", "ol2ol_unmasked"), (34.6, 33.4)),
+    AblationRow("+TAB", ("temporal", "spatial", "tab_unmasked"), (35.1, 34.4)),
+    AblationRow("+SAB", ("temporal", "spatial", "sab"), (37.6, 36.2)),
+    AblationRow("+SAB+CM", ("temporal", "spatial", "sab", "global", "local"), (40.7, 40.2)),
+)
+
+
+def ablated(recipe: Recipe, taught: tuple[str, ...]) -> Recipe:
+    """`recipe` with these losses beside InfoNCE, at its own weights (other ways to teach layers at SAB's).
+
+    The model is the same, but that it has no map to the teacher's layers where nothing learns from them.
+    """
+    weights = {name: recipe.losses.get(name, recipe.losses["sab"]) for name in taught}
+    model: Config = recipe.model
+    if not set(taught) & set(losses(model)) - set(losses(replace(model, teacher_layers=(), borders=()))):
+        model = replace(model, teacher_layers=(), borders=())
+    return replace(recipe, model=model, losses={"info_nce": recipe.losses["info_nce"], **weights})

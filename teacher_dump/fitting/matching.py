@@ -36,8 +36,8 @@ class Matching:
     `configs/Retrieval_flickr.yaml`.
 
     momentum, queue, alpha: of `MomentumCopy` and `contrast_loss`; alpha grows to its value over the first
-    epoch. rerank: candidates of a query, by contrast, that validation matches (the yaml's k_test). temperature_rate:
-    share of the learning rate at which the temperature learns, which is a plain number of 0.07.
+    epoch. rerank: candidates of a query, by contrast, that validation matches (the yaml's k_test).
+    temperature_rate: share of the learning rate at which the temperature learns, which is a plain number.
     """
 
     momentum: float = 0.995

@@ -8,6 +8,7 @@ from student_train.checkpoint import (
     LOG_FILE,
     STORY_FILE,
     STUDENT_FILE,
+    StepLog,
     load_parameters,
     load_story,
     save_training,
@@ -18,7 +19,11 @@ STATE = {"weight": torch.arange(6.0).reshape(2, 3), "scale": torch.tensor(2.5)}
 
 @pytest.fixture
 def folder(tmp_path):
-    save_training(tmp_path / "run" / "one", STATE, {"seconds": 1.5}, [{"step": 0}, {"step": 1}])
+    log = StepLog(tmp_path / "run" / "one")
+    log(0, {"step": 0})
+    log(1, {"step": 1})
+    log.close()
+    save_training(tmp_path / "run" / "one", STATE, {"seconds": 1.5})
     return tmp_path / "run" / "one"
 
 

@@ -170,7 +170,7 @@ def test_an_interrupted_training_is_done_anew_and_comes_out_the_same(
     (folder,) = (run / "trainings").glob("taught-*-seed1")
     shutil.rmtree(folder)
     with monkeypatch.context() as context:
-        context.setattr(trainer, "keep_epoch", interrupt)
+        context.setattr(trainer, "end_epoch", interrupt)
         status, _, err = command("train", learnable_path, "--out", run, *QUICK)
         assert status == 130
         assert "interrupted" in err

@@ -41,8 +41,8 @@ def of_recipe(name: str) -> torch.nn.Module:
 
 
 # Table 2 calls 37.8 M the temporal transformer and 12.6 M the language encoder. CLIP's text tower of 12
-# blocks, 512 wide, has 37.8 M, and a transformer of 4 such blocks 12.6 M: the two rows are exchanged. Their
-# sum, and so "CLIPPING", is not touched by that; "*" (here 22.0, there 46.5 = 4.5 + 37.8 + 4.2), "without T"
+# blocks, 512 wide, has 37.8 M, a transformer of 4 such blocks 12.6 M: the two rows are exchanged. Their sum,
+# and so "CLIPPING", is not touched by that; "*" (here 22.0, there 46.5 = 4.5 + 37.8 + 4.2) and "without T"
 # (here 42.8, there 21.3 = 4.5 + 12.6 + 4.2) are. The paper's 21.3 M is what we count for "*".
 TABLE_1 = {
     "clipping": (55.0, 55.40),

@@ -4,58 +4,52 @@ import math
 import pytest
 import torch
 
-from store.errors import NonFiniteError
-from store.reader import Cache, TeacherReader
-from student_train.config import TAUGHT, Recipe
+from store.errors import InputError, NonFiniteError
+from store.reader import TeacherReader
+from student_train.checkpoint import Checkpoints
+from student_train.config import Recipe
 from student_train.rows import PerRow
-from student_train.stream import TrainingStream, training_rows
 from student_train.students import afa
 from student_train.students.base import Task
-from student_train.teachers import Teachers
-from student_train.trainer import Trained, train
-from tests.student_train.learnable_cache import SIGNALS
-
-SIZES = {spec.name: spec.sizes for spec in SIGNALS}
-RECIPE = dataclasses.replace(
-    afa.RECIPES["demo"],
-    keep="best",
-    model=afa.Config(temporal_layers=1, logit_scale=20.0),
-    epochs=4,
-    batch_size=16,
-)
+from student_train.trainer import Trained, Watch, train
+from tests.student_train.small_training import RATE, RECIPE, SIZES, Lines, task_and_stream, timeless
 
 
 @pytest.fixture
-def training(learnable: Cache, oracle: TeacherReader):
-    """(recipe, seed, validate) -> what `train` returns, and the student after its last step."""
+def training(oracle: TeacherReader):
+    """(recipe, seed, validate) -> what `train` returns, the student after its last step, and the log."""
 
     def run(
-        recipe: Recipe = RECIPE, seed: int = 0, validate=None, rate: float = 3e-3
-    ) -> tuple[Trained, afa.AfaStudent]:
-        torch.manual_seed(seed)
-        student = afa.build(recipe.model, SIZES)
-        task = Task(student, afa.LOSSES, recipe.weights(TAUGHT))
-        rows = training_rows(learnable, oracle)
-        stream = TrainingStream(rows, Teachers(oracle), task.needs, recipe.batch_size, seed)
-        return train(task, stream, recipe, rate, validate, "a test"), student
+        recipe: Recipe = RECIPE, seed: int = 0, validate=None
+    ) -> tuple[Trained, afa.AfaStudent, list[dict]]:
+        task, stream = task_and_stream(oracle, recipe, seed)
+        log = Lines()
+        trained = train(task, stream, recipe, RATE, Watch("a test", validate, [log]))
+        return trained, task.student, log
 
     return run
 
 
+def with_optimizer(**changes) -> Recipe:
+    return dataclasses.replace(RECIPE, optimizer=dataclasses.replace(RECIPE.optimizer, **changes))
+
+
 def test_a_training_is_a_function_of_its_seed(training) -> None:
-    first, again, other = training(seed=0)[0], training(seed=0)[0], training(seed=1)[0]
-    assert first.log == again.log
+    (first, _, log), (again, _, same), (_, _, other) = training(), training(), training(seed=1)
+    assert list(map(timeless, log)) == list(map(timeless, same))
     assert all(torch.equal(value, again.state[name]) for name, value in first.state.items())
-    assert first.log[0]["loss"] != other.log[0]["loss"]
+    assert log[0]["loss"] != other[0]["loss"]
 
 
 def test_the_log_tells_every_step_and_the_loss_is_the_weighted_sum_of_its_terms(training) -> None:
-    log = training()[0].log
+    log = training()[2]
     assert [line["step"] for line in log] == list(range(4 * 3))
     assert [line["epoch"] for line in log] == [step // 3 for step in range(12)]
     for line in log:
         total = sum(weight * line[name] for name, weight in RECIPE.losses.items())
         assert line["loss"] == pytest.approx(total, rel=1e-5)
+        assert line["taught_share"] == 1
+        assert 0 <= line["data_wait_s"] < 16 / line["samples_per_s"]
     assert log[-1]["loss"] < log[0]["loss"]
 
 
@@ -66,7 +60,7 @@ def test_the_best_epoch_is_kept_and_of_equals_the_first(training) -> None:
         seen.append({name: value.clone() for name, value in student.state_dict().items()})
         return next(scores)
 
-    trained, _ = training(validate=validate)
+    trained = training(validate=validate)[0]
     assert trained.val == [1.0, 5.0, 5.0, 2.0]
     assert trained.kept_epoch == 1
     assert all(torch.equal(value, seen[1][name]) for name, value in trained.state.items())
@@ -75,22 +69,119 @@ def test_the_best_epoch_is_kept_and_of_equals_the_first(training) -> None:
 def test_the_last_epoch_is_kept_where_the_recipe_says_so(training) -> None:
     scores = iter([1.0, 5.0, 5.0, 2.0])
     kept_last = dataclasses.replace(RECIPE, keep="last")
-    trained, student = training(validate=lambda student: next(scores), recipe=kept_last)
+    trained, student, _ = training(validate=lambda student: next(scores), recipe=kept_last)
     assert trained.kept_epoch == 3
     assert all(torch.equal(value, trained.state[name]) for name, value in student.state_dict().items())
 
 
 def test_without_validation_the_last_epoch_is_kept(training) -> None:
-    trained, student = training()
+    trained, student, _ = training()
     assert trained.kept_epoch == 3
     assert trained.val == []
     assert all(torch.equal(value, trained.state[name]) for name, value in student.state_dict().items())
 
 
-def test_a_loss_that_is_not_a_number_stops_the_training_and_names_the_step(training, monkeypatch) -> None:
+def test_two_batches_make_one_update_where_gradients_are_accumulated(training) -> None:
+    """Twelve batches, an update after every five; the end has one of its own."""
+    seen = []
+    recipe = dataclasses.replace(with_optimizer(accumulation=5), epochs=4)
+    _, _, log = training(
+        recipe, validate=lambda student: seen.append(student.text_projection.weight.clone()) or 0
+    )
+    updated = [line["step"] for line in log if "gradient_norm" in line]
+    assert updated == [4, 9, 11]
+    assert torch.equal(seen[0], torch.eye(len(seen[0])))
+    assert not torch.equal(seen[1], seen[0])
+
+
+def test_accumulated_gradients_are_the_mean_of_their_batches(oracle: TeacherReader) -> None:
+    task, stream = task_and_stream(oracle)
+    with stream.steps(0, 3, False, torch.device("cpu")) as feed:
+        sum(task(step.batch)["loss"] for step in feed).backward()
+    expected = torch.cat([p.grad.flatten() / 3 for p in task.parameters()]).norm()
+    task, stream = task_and_stream(oracle)
+    log = Lines()
+    recipe = dataclasses.replace(with_optimizer(accumulation=3), epochs=1)
+    train(task, stream, recipe, RATE, Watch("a test", logs=[log]))
+    assert log[2]["gradient_norm"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"channels_last": True}])
+def test_options_of_speed_change_a_training_only_a_little(training, change: dict) -> None:
+    plain, changed = training()[2], training(dataclasses.replace(RECIPE, **change))[2]
+    assert changed[0]["loss"] == pytest.approx(plain[0]["loss"], rel=0.02)
+    assert changed[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=0.2)
+
+
+def test_the_official_optimiser_trains(training) -> None:
+    recipe = with_optimizer(name="bert_adam", schedule="official_cosine", undecayed=("bias",))
+    log = training(recipe)[2]
+    assert log[0]["learning_rate"] == 0
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training_and_names_step_and_rows(
+    training, monkeypatch
+) -> None:
     broken = afa.LossTerm(
         lambda outputs, batch: PerRow(outputs["logits"].rows.mean(1) * math.nan), reads=("logits",)
     )
     monkeypatch.setitem(afa.LOSSES, "info_nce", broken)
-    with pytest.raises(NonFiniteError, match="a test, step 0: loss is nan"):
+    named = r"step 0: loss is nan.* rows are clip_\d+ \('meaning \d+, .*'\), .* and 12 more"
+    with pytest.raises(NonFiniteError, match=named):
         training()
+
+
+def test_a_teacher_that_says_too_little_stops_the_training(training, monkeypatch) -> None:
+    def half(outputs: dict, batch: dict) -> PerRow:
+        return PerRow(outputs["logits"].rows.mean(1), torch.arange(16) < 8)
+
+    silent = afa.LossTerm(half, reads=("logits",), needs=("pair_scores",))
+    monkeypatch.setitem(afa.LOSSES, "coarse_pearson", silent)
+    log = training(dataclasses.replace(RECIPE, losses={"coarse_pearson": 1.0}))[2]
+    assert log[0]["taught_share"] == 0.5
+    demanding = dataclasses.replace(RECIPE, losses={"coarse_pearson": 1.0}, least_taught_share=0.6)
+    with pytest.raises(InputError, match=r"something about 50.0% .* less than 60%"):
+        training(demanding)
+
+
+def test_a_second_teacher_teaches_through_its_role(oracle: TeacherReader) -> None:
+    weights = {"coarse_pearson": 1.0, "coarse_pearson@second": 1.0, "fine_cross_entropy_sum@second": 1.0}
+    task = Task(afa.build(RECIPE.model, SIZES), afa.LOSSES, weights)
+    assert set(task.needs) == {
+        "frame_embedding",
+        "text_embedding",
+        "pair_scores",
+        "pair_scores@second",
+        "frame_relevance@second",
+    }
+    recipe = dataclasses.replace(RECIPE, losses=weights, epochs=1)
+    _, stream = task_and_stream(oracle, recipe)
+    log = Lines()
+    train(task, stream, recipe, RATE, Watch("a test", logs=[log]))
+    assert (
+        log[0]["coarse_pearson@second"] == log[0]["coarse_pearson"] > 0
+    )  # an empty role is the main teacher's
+
+
+def test_parameters_that_only_teaching_trains_are_left_out_without_a_teacher(oracle: TeacherReader) -> None:
+    task, stream = task_and_stream(oracle)
+    task.student.taught_only = ("attention.",)
+    untaught = Task(task.student, afa.LOSSES, {"info_nce": 1.0})
+    before = task.student.attention.score.weight.clone()
+    train(untaught, stream, dataclasses.replace(RECIPE, epochs=1), RATE, Watch("a test"))
+    assert torch.equal(task.student.attention.score.weight, before)
+
+
+def test_a_finished_training_leaves_no_checkpoint(oracle: TeacherReader, tmp_path) -> None:
+    task, stream = task_and_stream(oracle)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=5)
+    train(task, stream, RECIPE, RATE, Watch("a test", checkpoints=checkpoints))
+    assert len(list((tmp_path / "checkpoints").glob("step-*.json"))) == 2
+    checkpoints.clear()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_log_tells_the_rate_of_every_group_of_parameters(training) -> None:
+    log = training(with_optimizer(lr_scale={"attention.": 10.0}))[2]
+    assert all(line["learning_rate_attention."] == pytest.approx(10 * line["learning_rate"]) for line in log)
