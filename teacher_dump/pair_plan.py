@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,19 @@ def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> 
         **_memory(writer, teacher, settings),
     }
     return PairPlan(signals, told, _most_rows(teacher, told, len(samples.texts)))
+
+
+def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dict[str, Any]:
+    """What a part of a teacher repeats of `PairPlan.execution`: plans, rankings where it stores them."""
+    planned = any(spec.row_axis == "S" for spec in signals)
+    ranked = any(spec.name.startswith("topk_scores/") for spec in signals)
+    return {
+        **told,
+        "plan": told["plan"] if planned else None,
+        "topk": told["topk"] if ranked else None,
+        "shortlist": told["shortlist"] if planned or ranked else None,
+        "fused_cls": told["fused_cls"] and planned,
+    }
 
 
 def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
