@@ -51,12 +51,12 @@ class DecodedFrames:
     def __init__(self, teacher: TeacherReader, clips: Path) -> None:
         self._ids = teacher.cache.video_ids
         self._view = teacher.view
-        self._files = {path.stem: path for path in clips.rglob("*.mp4")}
+        self._clips = clips
         self._decoded: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def _video(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         if row not in self._decoded:
-            video = decode_view(self._files[self._ids[row]], self._view)
+            video = decode_view(self._clips / self._ids[row], self._view)
             self._decoded[row] = torch.from_numpy(video.frames[0]), torch.from_numpy(video.frame_valid[0])
         return self._decoded[row]
 

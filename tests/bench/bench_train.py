@@ -159,7 +159,7 @@ def ratio(times: Timings, arms: Mapping[str, Arm], slow: str, fast: str) -> floa
 
 def features(folder: Path, rounds: int, batch: int) -> Result:
     """`afa` from cached features, its batch as published: what reading costs a step that is short."""
-    ground = Ground(feature_cache(folder / "features.zarr", 1000), afa.Config(temporal_layers=4), FEED_BATCH)
+    ground = Ground(feature_cache(folder / "features.zarr", 960), afa.Config(temporal_layers=4), FEED_BATCH)
     arms = {
         "(a) untaught, resident": ground.resident(UNTAUGHT, 3),
         "(a') taught, resident": ground.resident(TAUGHT, 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from store.cli import run_cli
 from store.inputs.demo_clips import render
 from store.inputs.samples import Samples
+from store.inputs.view import View
 from store.reader import TeacherReader, open_cache
 from store.signals import SignalSpec
 from store.writer import CacheWriter
@@ -32,7 +34,7 @@ PIXELS = 224
 def feature_cache(path: Path, videos: int) -> TeacherReader:
     """`videos` training rows of 12 KB and their dense scores, as an X-CLIP of ViT-B/32 stores them."""
     samples: Samples = learnable_samples({"train": videos, "test": 8})
-    plan = learnable_plan(samples, "oracle", FEATURES)
+    plan = replace(learnable_plan(samples, "oracle", FEATURES), view=View("oracle_view", FRAMES, 8))
     values = synthetic_values(samples, FEATURES)
     with CacheWriter(path, samples) as writer:
         writer.plan(plan)

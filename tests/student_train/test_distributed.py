@@ -62,8 +62,10 @@ def test_losses_and_gradients_of_every_student_are_those_of_the_whole_batch(toge
     assert any("coarse_pearson" in name for name in names)
     for numbers, _ in together:
         for name in names:
-            apart = (numbers[name] - alone[0][name]).norm()
-            assert apart <= 1e-4 * alone[0][name].norm() + 1e-6, name
+            # A gradient that cancels out is noise of the size of what cancels: the loss's largest gradient.
+            of_loss = name.rsplit("/", 1)[0]
+            largest = max(value.norm() for key, value in alone[0].items() if key.startswith(f"{of_loss}/"))
+            assert (numbers[name] - alone[0][name]).norm() <= 1e-4 * largest, name
 
 
 def test_two_processes_read_the_same_batches_in_the_same_order(together, alone) -> None:
