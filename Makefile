@@ -1,10 +1,18 @@
 # `make help` lists the targets. Any variable below can be given on the command line: make dump-teacher DATASET=msrvtt
 DATASET  ?= demo
+STUDENT  ?= afa
+# The demo of a student that trains on pixels has a cache of its own: CLIP4Clip's signals, and the frames.
+ifeq ($(DATASET)-$(STUDENT),demo-sab)
+TEACHER  ?= demo_clip4clip
+CACHE    ?= caches/demo-pixels.zarr
+DUMP_ARGS := --keep-pixels raw
+endif
 DATA     ?= data/$(DATASET)
 CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
 TEACHER  ?= $(if $(filter demo table,$(DATASET)),demo,xclip)
 CHECKPOINT ?= $(firstword $(wildcard weights/$(TEACHER).*))
-STUDENT  ?= afa
+# A cross-encoder pays for each pair: in the demo it scores the best of each row by the dual encoder alone.
+PAIRS    ?= $(if $(filter demo_albef,$(TEACHER)),$(if $(findstring --p,$(ARGS))$(findstring --topk,$(ARGS)),,--topk 64 --shortlist demo))
 RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
@@ -25,7 +33,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher train-student evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-dump lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-dump lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -39,14 +47,20 @@ setup: $(READY)  ## install what is needed (the other targets do it themselves)
 
 dump-teacher: $(READY)    ## run TEACHER over DATASET and write its signals into CACHE; resumes, does nothing twice
 	@$(PY) -m teacher_dump dump --dataset $(DATASET) --data "$(DATA)" --cache "$(CACHE)" --teacher $(TEACHER) \
-	  $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --executor "$(EXECUTOR)" $(ARGS)
+	  $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --executor "$(EXECUTOR)" $(PAIRS) $(ARGS)
+
+demo-teachers: $(READY)   ## add every teacher of the demo to its cache: X-CLIP, CLIP4Clip, the motions' classifier, the cross-encoder
+	@for teacher in demo demo_clip4clip demo_classes demo_albef; do $(MAKE) dump-teacher DATASET=demo TEACHER=$$teacher CHECKPOINT= || exit 1; done
 
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
 train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
 	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 $(CACHE)/manifest.json: | $(READY)
-	@$(MAKE) dump-teacher ARGS=
+	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"
+
+ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(CACHE)/manifest.json)    ## train the rows of STUDENT=sab's ablation from CACHE alike, and print them beside the paper's
+	@$(PY) -m student_train ablate "$(CACHE)" --out "$(RUN)-ablation" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
 	@$(PY) -m student_train evaluate "$(RUN)" $(ARGS)
@@ -54,8 +68,11 @@ evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
 info: $(READY)            ## what is inside CACHE
 	@$(PY) -m store info "$(CACHE)" $(ARGS)
 
-fit-demo-teacher: $(READY)    ## re-make the weights of the demo's teacher (minutes)
-	@$(PY) -m teacher_dump fit $(ARGS)
+fit-teacher: $(READY)     ## fine-tune TEACHER on DATASET from CHECKPOINT; writes weights/TEACHER.safetensors unless ARGS says --out
+	@$(PY) -m teacher_dump fit $(TEACHER) --dataset $(DATASET) --data "$(DATA)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
+
+fit-demo-teacher: $(READY)    ## re-make the shipped weights of a teacher of the demo: demo (default), demo_clip4clip or demo_albef (minutes)
+	@$(PY) -m teacher_dump fit $(if $(filter demo_%,$(TEACHER)),$(TEACHER),demo) --overwrite $(ARGS)
 
 test: $(READY)            ## the tests (under 5 minutes on 2 cores)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not network" $(ARGS)

@@ -66,6 +66,22 @@ def make_parser() -> argparse.ArgumentParser:
         "--cache", type=Path, default=argparse.SUPPRESS, help="the cache, if it has moved since"
     )
     compare_command.add_command(commands)
+    ablate = command(
+        "ablate", "train the rows of a paper's ablation alike, and print them beside the paper's"
+    )
+    add_train_options(ablate)
+    ablate.add_argument(
+        "--row",
+        dest="rows",
+        metavar="ROW",
+        action="append",
+        default=[],
+        help="only this row; may be repeated",
+    )
+    ablate.set_defaults(execute=run_ablation)
+    recipes = command("recipes", "list recipes: their losses, what they need of the cache, how they learn")
+    recipes.add_argument("--student", choices=plugin_names(students), help="only of this one (default: all)")
+    recipes.set_defaults(execute=run_recipes)
     return parser
 
 
@@ -107,6 +123,20 @@ def run(options: argparse.Namespace) -> int:
 
     status: int = getattr(commands, options.command)(options)
     return status
+
+
+def run_ablation(options: argparse.Namespace) -> int:
+    """Run `ablate`: 0."""
+    from student_train.ablation import ablate
+
+    return ablate(options)
+
+
+def run_recipes(options: argparse.Namespace) -> int:
+    """Run `recipes`: 0."""
+    from student_train.recipe_list import recipes
+
+    return recipes(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ from student_train import students
 from student_train.config import ARMS, Recipe
 from student_train.typed_fields import overridden, to_plain, updated
 
-DEMO, OFFICIAL = "demo", "teachclip"
+DEMO = "demo"
 TRACKERS = ("wandb", "trackio")
 MOST_SEED = 2**63
 
@@ -115,7 +116,7 @@ class Told:
         teacher = chosen_teacher(cache, run.teacher)
         for named in run.roles.values():
             check_name("teacher", named, cache.teacher_names)
-        recipe_name = run.recipe or (DEMO if teacher == DEMO else OFFICIAL)
+        recipe_name = run.recipe or default_recipe(module, teacher)
         recipe: Recipe = look_up(f"{run.student} recipe", recipe_name, module.RECIPES)
         run = replace(run, teacher=teacher, recipe=recipe_name)
         return Configuration(run, self.put_into(recipe, of_recipe))
@@ -127,6 +128,12 @@ class Told:
             if path.partition(".")[0] in names:
                 settings = overridden(settings, path, text)
         return settings
+
+
+def default_recipe(module: ModuleType, teacher: str) -> str:
+    """The demo's for its teachers, else the student's first one."""
+    is_demo = teacher.split("_")[0] == DEMO and DEMO in module.RECIPES
+    return DEMO if is_demo else next(iter(module.RECIPES))
 
 
 def chosen_teacher(cache: Cache, name: str | None) -> str:

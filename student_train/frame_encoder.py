@@ -6,6 +6,7 @@ timm is imported where it is needed, since that takes seconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,26 @@ from torch import Tensor, nn
 
 from store.errors import InputError, MissingFileError
 from store.lookup import check_name
-from student_train.clip_towers import WEIGHT_FILES, digest
+from student_train.clip_towers import WEIGHT_FILES, digest, load
 
 
 class FrameEncoder(nn.Module):
     """`name` of timm, at random: last map -> mean over its pixels -> linear -> features [N, D].
 
-    taps: which of its stages, from 0 for the finest, are given as maps. Raises UnknownNameError for a model
-    that timm has not, InputError for a stage that it has not.
+    taps: which of its stages, from 0 for the finest, are given as maps. channels: factor on the channels of
+    MobileViT-v2's stages. Raises UnknownNameError for a model that timm has not, InputError for a stage that
+    it has not, or for other channels of another family.
     """
 
-    def __init__(self, name: str, taps: Sequence[int], width: int) -> None:
+    def __init__(self, name: str, taps: Sequence[int], width: int, channels: float = 1.0) -> None:
         super().__init__()
         self.name = name
-        self.backbone = create(name)
-        channels = self.backbone.feature_info.channels()
-        if beyond := [tap for tap in taps if not 0 <= tap < len(channels)]:
-            raise InputError(f"no stage {beyond[0]}: {name} has {len(channels)}, numbered from 0")
+        self.backbone = create(name) if channels == 1 else thinner(name, channels)
+        stages = self.backbone.feature_info.channels()
+        if beyond := [tap for tap in taps if not 0 <= tap < len(stages)]:
+            raise InputError(f"no stage {beyond[0]}: {name} has {len(stages)}, numbered from 0")
         self.taps = tuple(taps)
-        self.projection = nn.Linear(channels[-1], width)
+        self.projection = nn.Linear(stages[-1], width)
 
     def forward(self, pixels_NCYX: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features [N, D], not normalised, and the tapped maps [N, C, Y, X]."""
@@ -50,7 +52,7 @@ class FrameEncoder(nn.Module):
     def load_public(self, weights: str) -> dict[str, Any]:
         """Take over `weights`, a tag of timm or a file; what to record of them, their sha256 included."""
         state = create(self.name, weights).state_dict()
-        self.backbone.load_state_dict(state)
+        load(self.backbone, state, f"weights {weights!r} of {self.name}")
         return {"vision": self.name, "weights": Path(weights).name, "sha256": digest(state)}
 
 
@@ -72,3 +74,24 @@ def create(name: str, weights: str | None = None) -> Any:
             f"weights {weights!r} of {name} do not fit, or are not here and could not be downloaded "
             f"({type(error).__name__}); connect to a network, or name a file of timm's in their place"
         ) from error
+
+
+def thinner(name: str, channels: float) -> Any:
+    """MobileViT-v2 `name` with `channels` times the channels of every stage, in steps of 8."""
+    import timm
+    from timm.models.mobilevit import model_cfgs
+
+    check_name("vision with a factor on its channels", name, model_cfgs)
+    whole = model_cfgs[name]
+
+    def scaled(block: Any) -> Any:
+        if isinstance(block, tuple | list):
+            return tuple(scaled(one) for one in block)
+        return replace(block, c=in_steps(block.c * channels))
+
+    blocks, stem = tuple(scaled(block) for block in whole.blocks), in_steps(whole.stem_chs * channels)
+    return timm.create_model(name, features_only=True, blocks=blocks, stem_chs=stem)
+
+
+def in_steps(count: float, step: int = 8) -> int:
+    return max(step, int(count) // step * step)

@@ -37,10 +37,10 @@ BEFORE_TIME, AFTER_TIME = "frame_embedding", "temporal_frame_embedding"
 class Config(StudentConfig):
     """What the student is made of, and how it is compared with its teacher.
 
-    vision: of timm. temporal_layers: 0 for "without T". text: "clip", the text tower of `architecture`, or
-    "tinybert", which reads the word pieces of the file `vocabulary`, or without one CLIP's byte pairs.
-    vision_weights, text_weights: public weights to start from, None for none; CLIP's start the temporal
-    transformer too, as in CLIP4Clip. words: of a text.
+    vision: of timm. vision_channels: factor on those. temporal_layers: 0 is "without T". text: "clip",
+    the text tower of `architecture`, or "tinybert", which reads the word pieces of the file `vocabulary`, or
+    without one CLIP's byte pairs. vision_weights, text_weights: public weights to start from, None for none;
+    CLIP's start the temporal transformer too, as in CLIP4Clip. words: of a text.
     taps: stages of the encoder that are its layers. teacher_layers: blocks of the teacher that they learn,
     none where no loss compares layers. borders: of the mask, see `sequential_mask`. layers: see LayerOptions.
     feature_axis, feature_temperature: of the softmax in temporal and spatial distillation.
@@ -50,6 +50,7 @@ class Config(StudentConfig):
     """
 
     vision: str = "mobilevitv2_100"
+    vision_channels: float = 1.0
     temporal_layers: int = 4
     text: str = CLIP
     architecture: str = "ViT-B-32-quickgelu"
@@ -72,8 +73,9 @@ class Config(StudentConfig):
         check_axis(self.feature_axis)
         if self.text not in TOWERS or self.local_axis not in (OWN, FIRST):
             raise InputError(f"text is one of {TOWERS}, local_axis {OWN!r} or {FIRST!r}, got {self}")
-        if self.temporal_layers < 0 or min(self.feature_temperature, self.pair_temperature) <= 0:
-            raise InputError(f"layers start at 0, temperatures lie above 0, got {self}")
+        above_0 = self.feature_temperature, self.pair_temperature, self.vision_channels, self.logit_scale
+        if self.temporal_layers < 0 or min(above_0) <= 0:
+            raise InputError(f"layers start at 0, temperatures and factors lie above 0, got {self}")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ class MobileStudent(Student):
         """tokens: grid and width of the teacher's layers, None where none are compared."""
         super().__init__()
         self.config = config
-        self.vision = FrameEncoder(config.vision, config.taps, width)
+        self.vision = FrameEncoder(config.vision, config.taps, width, config.vision_channels)
         self.temporal = (
             TemporalTransformer(width, frames, config.temporal_layers, default_heads(width))
             if config.temporal_layers
@@ -131,12 +133,14 @@ class MobileStudent(Student):
         return self._encode_videos(batch)[0]
 
     def _encode_videos(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The same, and the tapped maps [N, C, Y, X] of the N valid frames."""
+        """The same, and the tapped maps [b * M, C, Y, X]; a missing frame is encoded as zeros.
+
+        Every place is encoded, so that processes that share BatchNorm's statistics have equal shapes.
+        """
         valid = batch[FRAME_VALID]
-        pixels = normalised(batch[PIXELS], CLIP_MEAN, CLIP_STD)
-        features, maps = self.vision(pixels[valid])
-        frames = features.new_zeros(*valid.shape, features.shape[-1])
-        frames[valid] = features
+        pixels = normalised(batch[PIXELS], CLIP_MEAN, CLIP_STD) * valid[..., None, None, None]
+        features, maps = self.vision(pixels.flatten(0, 1))
+        frames = features.unflatten(0, valid.shape) * valid.unsqueeze(-1)
         timed = frames if self.temporal is None else self.temporal(frames, valid)
         share = valid / valid.sum(-1, keepdim=True).clamp(min=1)
         video = (functional.normalize(timed, dim=-1) * share.unsqueeze(-1)).sum(1)
@@ -160,10 +164,9 @@ class MobileStudent(Student):
         outputs: dict[str, Any] = {**videos, **texts, "logit_scale": scale}
         outputs["logits"] = self.pair_logits(self.gathered_of(videos), self.gathered_of(texts))
         if self.reshaping is not None:
-            valid, tokens = batch[FRAME_VALID], self.reshaping(maps)
-            layers = tokens.new_zeros(*valid.shape, *tokens.shape[1:])
-            layers[valid] = tokens
-            outputs["layers"] = layers
+            valid = batch[FRAME_VALID]
+            layers = self.reshaping(maps).unflatten(0, valid.shape)
+            outputs["layers"] = layers * valid[..., None, None, None]
         return outputs
 
     def after_step(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", type=Path, help="for classes lda: embedding [N, D], label [N]")
     parser.add_argument("--prompt", action="append", default=[],
                         help="for classes: a text with {} for the name; several are averaged")  # fmt: skip
+    parser.add_argument("--learned-prompt", type=Path, help="for classes: what fit classes wrote")
 
 
 def add_storage_options(parser: argparse.ArgumentParser) -> None:
@@ -90,8 +92,14 @@ def storage_options(arguments: argparse.Namespace) -> StorageOptions:
     from store.kept_pixels import KeptPixels
     from teacher_dump.plan import StorageOptions
 
+    pixels = KeptPixels.parse(arguments.keep_pixels) if arguments.keep_pixels else None
+    return StorageOptions(parse_encodings(arguments.encoding), arguments.tokens, arguments.project, pixels)
+
+
+def parse_encodings(told: Sequence[str]) -> dict[str, str]:
+    """["vit_layers=int8"] -> {"vit_layers": "int8"}; raises InputError for another spelling."""
     encodings = {}
-    for words in arguments.encoding:
+    for words in told:
         signal, equals, encoding = words.partition("=")
         if not equals or encoding not in FEATURES:
             raise InputError(
@@ -99,8 +107,7 @@ def storage_options(arguments: argparse.Namespace) -> StorageOptions:
                 f"e.g. vit_layers=int8, not {words!r}"
             )
         encodings[signal] = encoding
-    pixels = KeptPixels.parse(arguments.keep_pixels) if arguments.keep_pixels else None
-    return StorageOptions(encodings, arguments.tokens, arguments.project, pixels)
+    return encodings
 
 
 def dump_settings(arguments: argparse.Namespace) -> DumpSettings:
@@ -135,6 +142,7 @@ def teacher_options(arguments: argparse.Namespace, layers: tuple[int, ...] | Non
         classes=arguments.classes,
         features=arguments.features,
         prompts=tuple(arguments.prompt),
+        learned_prompt=arguments.learned_prompt,
     )
 
 

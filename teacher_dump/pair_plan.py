@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from store.errors import InputError
 from store.signals import SignalSpec
-from store.writer import CacheWriter
 from teacher_dump.pair_layouts import (
     LOGITS,
     BatchOptions,
@@ -17,7 +16,7 @@ from teacher_dump.pair_layouts import (
     rows_of_split,
 )
 from teacher_dump.pair_memory import memory_for_pairs, pair_block
-from teacher_dump.plan import PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS
+from teacher_dump.plan import PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS, PlanSource
 from teacher_dump.settings import DumpSettings
 from teacher_dump.shortlist import shortlist_identity
 from teacher_dump.teachers.base import Teacher
@@ -37,7 +36,7 @@ class PairPlan:
     most_rows: Mapping[str, int]
 
 
-def plan_pairs(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) -> PairPlan:
+def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> PairPlan:
     """From what the user said; what an earlier run of this dump fixed about memory stays fixed.
 
     Raises InputError for options that do not fit the teacher or the dataset, and as `shortlist_identity`.
@@ -66,7 +65,20 @@ def plan_pairs(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) ->
     return PairPlan(signals, told, _most_rows(teacher, told, len(samples.texts)))
 
 
-def _memory(writer: CacheWriter, teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
+def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dict[str, Any]:
+    """What a part of a teacher repeats of `PairPlan.execution`: plans, rankings where it stores them."""
+    planned = any(spec.row_axis == "S" for spec in signals)
+    ranked = any(spec.name.startswith("topk_scores/") for spec in signals)
+    return {
+        **told,
+        "plan": told["plan"] if planned else None,
+        "topk": told["topk"] if ranked else None,
+        "shortlist": told["shortlist"] if planned or ranked else None,
+        "fused_cls": told["fused_cls"] and planned,
+    }
+
+
+def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
     """memory_bytes, and the block_videos x block_texts that are scored in it; {} for who scores no pairs."""
     if LOGITS not in {spec.name for spec in teacher.signals}:
         return {}

@@ -17,14 +17,12 @@ import torch
 from store.errors import IdentityError, MissingFileError
 from store.identity import differences
 from store.inputs.decode_pool import DecodedVideo, DecodePool, Limits
-from store.layout import part_path
 from store.reader import TeacherReader
 from store.reduction import kept_tokens
 from store.seen_frames import SeenView
-from store.sharded_rows import ShardedRows
 from store.signals import ALL_TOKENS, SignalSpec
 from teacher_dump.comparison import TEXTS, VIDEOS, Comparison
-from teacher_dump.forward import text_signals, video_signals
+from teacher_dump.forward import stacked, text_signals, video_signals
 from teacher_dump.recheck_pairs import compare_pairs
 from teacher_dump.shard_files import blocks
 from teacher_dump.stored_comparison import new_comparison, take
@@ -99,7 +97,7 @@ def recheck(
             reader, teacher, {row: paths[row] for row in videos}, settings
         )
         of_texts = compare_texts(reader, teacher, texts)
-        of_pairs = compare_pairs(reader, teacher, videos, texts)
+        of_pairs = compare_pairs(reader, teacher, videos, texts, generator)
     found = {**teacher.identity(), "view": teacher.view.to_dict()}
     stored = {**plan.identity, "view": plan.view.to_dict()}
     return Recheck(
@@ -130,7 +128,7 @@ def text_rows_stored(reader: TeacherReader) -> np.ndarray:
 def present_rows(reader: TeacherReader, signal: str) -> np.ndarray:
     """Which rows of a signal were written: bool [rows]."""
     part = reader.codec(signal).parts[0]
-    return ShardedRows(reader.cache.path, part_path(f"{reader.path}/{signal}", part)).present
+    return reader.stored[signal].rows(reader.cache.path, part).present
 
 
 def is_of_videos(spec: SignalSpec) -> bool:
@@ -175,7 +173,7 @@ def compare_videos(
     batch: list[tuple[int, DecodedVideo]] = []
 
     def encode() -> None:
-        signals = video_signals(teacher, [video for _, video in batch])
+        signals = video_signals(teacher, *stacked([video for _, video in batch]))
         rows = np.array([row for row, _ in batch])
         for comparison in found:
             take(comparison, reader, rows, signals[comparison.signal])

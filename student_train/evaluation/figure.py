@@ -13,8 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from student_train.config import TAUGHT, UNTAUGHT
-from student_train.evaluation.report import sum_recall
+from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, UNTAUGHT
+from student_train.evaluation.report import headline
 
 COLOURS = {"uniform": "#b0b0b0", UNTAUGHT: "#d98c3f", TAUGHT: "#2f7fb8", "teacher": "#444444"}
 MEASURES = {"mass": "share of weight", "hit@1": "top frame is visible"}
@@ -36,17 +36,17 @@ def draw(results: Mapping[str, Any]) -> bytes:
 
 
 def draw_retrieval(axes: Axes, results: Mapping[str, Any]) -> None:
-    """SumR by arm: a bar for the mean, a dot a seed, seeds joined; the teacher as a line."""
-    arms = [arm for arm in (UNTAUGHT, TAUGHT) if sum_recall(results, arm)]
+    """SumR (or top-1) by arm: a bar for the mean, a dot a seed, seeds joined; the teacher as a line."""
+    arms = [arm for arm in (UNTAUGHT, TAUGHT) if headline(results, arm)]
     points = []
     for place, arm in enumerate(arms):
-        found = sum_recall(results, arm) or {}
+        found = headline(results, arm) or {}
         axes.bar(place, found["mean"], width=0.6, color=COLOURS[arm], alpha=0.55)
         axes.plot([place] * len(found["per_seed"]), found["per_seed"], "o", color=COLOURS[arm], markersize=4)
         points.append(found["per_seed"])
     for pair in zip(*points, strict=True):
         axes.plot(range(len(pair)), pair, color="#888888", linewidth=0.7)
-    teacher = sum_recall(results, "teacher")
+    teacher = headline(results, "teacher")
     if teacher:
         axes.axhline(teacher["mean"], color=COLOURS["teacher"], linestyle="--", linewidth=1)
         beside_axis = axes.get_yaxis_transform()
@@ -54,8 +54,10 @@ def draw_retrieval(axes: Axes, results: Mapping[str, Any]) -> None:
     axes.set_xticks(range(len(arms)), arms)
     highest = max([value for of_arm in points for value in of_arm] + [teacher["mean"] if teacher else 0])
     axes.set_ylim(0, max(1.12 * highest, 1))
-    axes.set_ylabel("SumR (R@1 + R@5 + R@10)")
-    axes.set_title("Text to video, test split", fontsize=10)
+    classes = "classes" in results["test"]
+    axes.set_ylabel("top-1 accuracy, percent" if classes else "SumR (R@1 + R@5 + R@10)")
+    peak = ", peak on it" if results["kept_epoch"] == KEEP_BEST_ON_TEST else ""
+    axes.set_title(f"{'Recognition' if classes else 'Text to video'}, test split{peak}", fontsize=10)
 
 
 def draw_frame_weights(axes: Axes, found: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ def measure_retrieval(experiment: Experiment, request: Request, learning_rate: f
     cache, teacher, asked = experiment.cache, experiment.teacher, request.evaluation
     rows = split_rows(cache, experiment.teachers, TEST_SPLIT)
     bank = bank_rows(cache, experiment.teachers, asked.query_bank_rows) if asked.query_bank else None
-    found = {TEACHER: teacher_metrics(teacher, rows, asked, bank)}
+    of_teacher = teacher_metrics(teacher, rows, asked, bank)
     retrievals = {
         arm: [
             retrieve(trained(experiment, arm, learning_rate, seed), experiment.teachers, rows, asked, bank)
@@ -59,7 +59,7 @@ def measure_retrieval(experiment: Experiment, request: Request, learning_rate: f
         for arm in request.arms
     }
     seen = visibility(cache, teacher, rows)
-    measured = {**retrieval_results(found[TEACHER], retrievals), **bank_results(bank)}
+    measured = {**retrieval_results(of_teacher, retrievals), **bank_results(bank)}
     weights = {TEACHER: [teacher_frame_weight(teacher, rows)]}
     weights |= {arm: [of_captions(one, rows) for one in of_seeds] for arm, of_seeds in retrievals.items()}
     known = {who: [w[seen.rows] for w in of_seeds if w is not None] for who, of_seeds in weights.items()}
@@ -78,7 +78,8 @@ def retrieval_results(teacher: Results, retrievals: Mapping[str, Sequence[Retrie
     ways = next(iter(retrievals.values()))[0].metrics
     tables = {}
     for way in ways:
-        table = {TEACHER: teacher if "absent" in teacher else over_seeds([teacher[way]])}
+        of_teacher = teacher[way]
+        table = {TEACHER: of_teacher if "absent" in of_teacher else over_seeds([of_teacher])}
         table |= {arm: over_seeds([one.metrics[way] for one in found]) for arm, found in retrievals.items()}
         tables[way] = {**table, **gain(table)}
     plain = tables.pop(PLAIN)
@@ -101,7 +102,7 @@ def measure_recognition(experiment: Experiment, request: Request, learning_rate:
         ]
         table[arm] = over_classes(found)
         renditions[arm] = found[0].renditions
-    counts = {"videos": len(rows.video), "classes": len(rows.text), "videos_that_failed": rows.left_out}
+    counts = {"videos": len(rows.video), "classes": rows.text.shape[1], "videos_that_failed": rows.left_out}
     absent = {"absent": "not asked of a dataset of classes"}
     return {
         **table,

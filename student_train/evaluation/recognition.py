@@ -39,19 +39,19 @@ class Recognition:
 def recognise(student: Student, teachers: Teachers, rows: ClassRows) -> Recognition:
     """Metrics of a student in eval mode, over all renditions of the teacher's view.
 
-    Its video side says `class_logits` [b, C], or it compares videos with the class names as texts.
+    Its video side says `class_logits` [b, C], or it compares videos with the class names as texts, whose
+    logits are averaged over prompts.
     """
-    classes = {} if CLASS_LOGITS in student.gives else encode_texts(student, teachers, rows.text)
+    classes = {} if CLASS_LOGITS in student.gives else encode_texts(student, teachers, rows.text.ravel())
 
     def logits(places: np.ndarray, rendition: int) -> np.ndarray:
         with evaluating(student) as device:
             batch = batch_of(student, teachers, "V", rows.video[places], device, rendition)
             said = student.encode_videos(batch)
-            found = (
-                said[CLASS_LOGITS]
-                if CLASS_LOGITS in said
-                else student.similarity(kept(student, said), classes)
-            )
+            if CLASS_LOGITS in said:
+                found = said[CLASS_LOGITS]
+            else:
+                found = student.similarity(kept(student, said), classes).unflatten(1, rows.text.shape).mean(1)
             block: np.ndarray = found.float().cpu().numpy()
             return block
 
@@ -75,21 +75,30 @@ def teacher_recognition(teacher: TeacherReader, rows: ClassRows) -> Recognition 
     try:
         if teacher.pair_layout.layout == FACTORED:
             return over_renditions(factored_logits(teacher, rows), rows, teacher.view.renditions)
-        scores = known_scores(teacher, rows.video, rows.text)
-        all_classes = np.arange(len(rows.text))
-        return over_renditions(lambda places, _: scores(places, all_classes), rows, renditions=1)
+        scores = known_scores(teacher, rows.video, rows.text.ravel())
+
+        def logits(places: np.ndarray, _: int) -> np.ndarray:
+            every = scores(places, np.arange(rows.text.size)).astype(np.float32)
+            mean: np.ndarray = every.reshape(len(places), *rows.text.shape).mean(1)
+            return mean
+
+        return over_renditions(logits, rows, renditions=1)
     except (UnknownNameError, UnscoredPairsError) as error:
         return {"absent": str(error)}
 
 
 def factored_logits(teacher: TeacherReader, rows: ClassRows) -> ClassLogits:
-    """Logit scale times the cosine of a rendition's pooled frames with every class's text."""
+    """Logit scale times the cosine of a rendition's pooled frames with every class's text.
+
+    A class's text is the mean direction of its prompts, as in CLIP's `Prompt_Engineering_for_ImageNet`.
+    """
     layout = teacher.pair_layout
     assert layout.video_signal is not None
     assert layout.text_signal is not None
     assert layout.logit_scale is not None
     signal, scale = layout.video_signal, layout.logit_scale
-    classes_CD = normalised(teacher.read_decoded(layout.text_signal, rows.text))
+    texts_ND = normalised(teacher.read_decoded(layout.text_signal, rows.text.ravel()))
+    classes_CD = normalised(texts_ND.reshape(*rows.text.shape, -1).mean(0))
 
     def logits(places: np.ndarray, rendition: int) -> np.ndarray:
         video = rows.video[places]

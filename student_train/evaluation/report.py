@@ -18,7 +18,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = [title(results), peak_line(results), metrics_table(results), *notes(results)]
     for way, tables in results.get("reweighted", {}).items():
         parts += [reweighted_line(way, results), metrics_table(tables, mark=way.replace("_", " "))]
-        parts.append(gain_lines(tables))
+        parts += [absence(tables), gain_lines(tables)]
     parts.append(frame_weight_table(results))
     parts.append(size_line("Seconds", results["seconds"], ".1f"))
     parts.append(size_line("Bytes in the cache", results["bytes"], ",d"))
@@ -97,9 +97,13 @@ def with_spread(found: Mapping[str, Any], digits: int = 1) -> str:
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """Lines about the teacher if it is absent, the gain of teaching, and the learning rate."""
-    teacher = results["teacher"]
-    absent = f"No row for the teacher: {teacher['absent']}." if "absent" in teacher else ""
-    return [absent, gain_lines(results), learning_rate_line(results)]
+    return [absence(results), gain_lines(results), learning_rate_line(results)]
+
+
+def absence(tables: Mapping[str, Any]) -> str:
+    """Why a table has no row for the teacher; "" if it has one."""
+    teacher = tables["teacher"]
+    return f"No row for the teacher: {teacher['absent']}." if "absent" in teacher else ""
 
 
 def gain_lines(tables: Mapping[str, Any]) -> str:
@@ -180,7 +184,9 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def sum_recall(results: Mapping[str, Any], who: str) -> dict[str, Any] | None:
-    """SumR, text to video, of teacher or arm; None if it is not there."""
+def headline(results: Mapping[str, Any], who: str) -> dict[str, Any] | None:
+    """SumR, text to video, or top-1 of a dataset of classes, of teacher or arm; None if it is not there."""
     found = results.get(who, {"absent": ""})
-    return None if "absent" in found else found[TEXT_TO_VIDEO]["SumR"]
+    if "absent" in found:
+        return None
+    return found[TEXT_TO_VIDEO]["SumR"] if TEXT_TO_VIDEO in found else found["recognition"]["top-1"]

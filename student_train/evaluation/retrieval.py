@@ -14,7 +14,7 @@ import torch
 
 from store.errors import InputError, UnknownNameError
 from store.reader import Cache, TeacherReader
-from store.streamed_ranks import undirected
+from store.streamed_ranks import ScoreBlock, undirected
 from student_train.config import TRAIN_SPLIT
 from student_train.configuration import Evaluation
 from student_train.evaluation.encoding import FRAME_WEIGHT, StudentScores, encode_texts, encode_videos
@@ -77,43 +77,45 @@ def retrieve(
             StudentScores(student, videos, bank_texts), StudentScores(student, bank_videos, texts), *sizes
         )
 
-    metrics = all_metrics(StudentScores(student, videos, texts), rows, asked, scored_bank)
+    ways = rankings(StudentScores(student, videos, texts), rows, asked, scored_bank)
+    metrics = {way: rows.metrics(make()) for way, make in ways.items()}
     weight = videos.get(FRAME_WEIGHT)
     return Retrieval(metrics, None if weight is None else weight.float().cpu().numpy())
 
 
-def all_metrics(
+def rankings(
     scores: Scores, rows: SplitRows, asked: Evaluation | None, bank: Callable[[], Bank]
-) -> dict[str, Metrics]:
-    """The metrics of every way of ranking that is asked for, the plain one first."""
+) -> dict[str, Callable[[], ScoreBlock]]:
+    """Every way of ranking that is asked for, the plain one first, each made when it is called."""
     asked = asked or Evaluation()
-    found = {PLAIN: rows.metrics(undirected(scores))}
     size = len(rows.video), len(rows.text)
+    found: dict[str, Callable[[], ScoreBlock]] = {PLAIN: lambda: undirected(scores)}
     if asked.dual_softmax:
-        found[DUAL_SOFTMAX] = rows.metrics(dual_softmax(scores, *size, asked.dual_softmax_temperature))
+        found[DUAL_SOFTMAX] = lambda: dual_softmax(scores, *size, asked.dual_softmax_temperature)
     if asked.query_bank:
-        found[QUERY_BANK] = rows.metrics(query_bank(scores, *size, bank(), asked.query_bank_beta))
+        found[QUERY_BANK] = lambda: query_bank(scores, *size, bank(), asked.query_bank_beta)
     return found
 
 
 def teacher_metrics(
     teacher: TeacherReader, rows: SplitRows, asked: Evaluation | None = None, bank: BankRows | None = None
-) -> dict[str, Any]:
-    """The teacher's own metrics from its pair scores, as of `Retrieval`, or {"absent": reason}."""
+) -> dict[str, dict[str, Any]]:
+    """The teacher's metrics from its own pair scores by way of ranking, or {"absent": reason} there."""
 
     def scored_bank() -> Bank:
         assert bank is not None
-        sizes = len(bank.video), len(bank.text)
-        of_texts, of_videos = (
-            known_scores(teacher, rows.video, bank.text),
-            known_scores(teacher, bank.video, rows.text),
-        )
-        return Bank(of_texts, of_videos, *sizes)
+        of_texts = known_scores(teacher, rows.video, bank.text)
+        of_videos = known_scores(teacher, bank.video, rows.text)
+        return Bank(of_texts, of_videos, len(bank.video), len(bank.text))
 
-    try:
-        return dict(all_metrics(known_scores(teacher, rows.video, rows.text), rows, asked, scored_bank))
-    except (UnknownNameError, UnscoredPairsError) as error:
-        return {"absent": str(error)}
+    found: dict[str, dict[str, Any]] = {}
+    scores = known_scores(teacher, rows.video, rows.text)
+    for way, make in rankings(scores, rows, asked, scored_bank).items():
+        try:
+            found[way] = rows.metrics(make())
+        except (UnknownNameError, UnscoredPairsError) as error:
+            found[way] = {"absent": str(error)}
+    return found
 
 
 def known_scores(teacher: TeacherReader, video_rows: np.ndarray, text_rows: np.ndarray) -> Scores:

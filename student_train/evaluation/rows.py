@@ -39,9 +39,10 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class ClassRows:
-    """A split as recognition sees it: `video` [V] and `text` [C], the class names, are rows of the cache.
+    """A split as recognition sees it, in row numbers of the cache, int64.
 
-    label: [V], index into `text` of each video's class. left_out: videos that did not decode.
+    video: [V]. text: [P, C], the class names in each of P prompts. label: [V], each video's
+    class from 0. left_out: videos that did not decode.
     """
 
     video: np.ndarray
@@ -69,11 +70,12 @@ def class_rows(cache: Cache, teachers: Teachers, split_name: str) -> ClassRows:
     video = cache.split(split_name).video
     video = video[cache.video_class[video] >= 0]
     usable = teachers.video_usable[video]
-    text = np.flatnonzero(cache.text_video < 0)
     if not usable.any():
         raise InputError(f"split {split_name!r} of {cache.path.name} has no video with a class that decoded")
-    label = np.searchsorted(text, cache.video_class[video[usable]])
-    return ClassRows(video[usable], text, label, int(np.count_nonzero(~usable)))
+    text = np.flatnonzero(cache.text_video < 0)
+    text_PC = text.reshape(max(1, len(cache.dataset["prompts"])), -1)
+    label = np.searchsorted(text, cache.video_class[video[usable]]) % text_PC.shape[1]
+    return ClassRows(video[usable], text_PC, label, int(np.count_nonzero(~usable)))
 
 
 def is_recognition(cache: Cache) -> bool:

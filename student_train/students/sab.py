@@ -5,22 +5,26 @@ transformer, and "*", with TinyBERT. No code was published. What the paper leave
 decided: divergences and similarities in `student_train.losses`, and here: the student's layers are the four
 last stages of its encoder, the teacher's all of its blocks (figure 6 has 4 and 12); the mask's borders are
 spread evenly; alpha to delta of equation 15 are 1; frames are pooled as CLIP4Clip does it, normalised; AdamW
-learns. Where several processes train together, BatchNorm counts the frames of its own process only.
+learns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from student_train.ablation_row import AblationRow
 from student_train.clip_towers import TINY
-from student_train.config import Optimizer, Recipe
+from student_train.config import KEEP_LAST, Optimizer, Recipe
 from student_train.distributed import gather_rows, rank
 from student_train.losses.clipping import distribution_divergence, frame_divergence, local_similarity
 from student_train.losses.layers import (
+    SCALED,
+    LayerOptions,
     even_pairs,
     one_layer_to_one,
     sequential_mask,
@@ -73,8 +77,7 @@ def losses(config: Config) -> dict[str, LossTerm]:
         "local": local_term(config),
     }
     if depth:
-        free, masked = torch.ones(depth, count, dtype=torch.bool), None
-        masked = sequential_mask(depth, count, config.borders)
+        free, masked = sequential_mask(depth, count, ()), sequential_mask(depth, count, config.borders)
         pairs = even_pairs(depth, count)
         allowed = [(i, j) for i, j in pairs if masked[i, j]]
         found |= {
@@ -88,6 +91,20 @@ def losses(config: Config) -> dict[str, LossTerm]:
     return found
 
 
+def in_float32(function: Callable[[Outputs, Batch], PerRow]) -> Callable[[Outputs, Batch], PerRow]:
+    """`function` of the outputs in float32, whatever the encoders computed in: its products need the bits."""
+
+    def of_batch(outputs: Outputs, batch: Batch) -> PerRow:
+        whole = {
+            name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+            for name, value in outputs.items()
+        }
+        with torch.autocast(batch[FRAME_VALID].device.type, enabled=False):
+            return function(whole, batch)
+
+    return of_batch
+
+
 def frame_term(config: Config, ours: str, theirs: str) -> LossTerm:
     """Equation 5 or 6 between our frames and the teacher's."""
 
@@ -95,7 +112,7 @@ def frame_term(config: Config, ours: str, theirs: str) -> LossTerm:
         axis, temperature = config.feature_axis, config.feature_temperature
         return frame_divergence(outputs[ours], batch[theirs], batch[FRAME_VALID], axis, temperature)
 
-    return LossTerm(compare, (ours,), (theirs,))
+    return LossTerm(in_float32(compare), (ours,), (theirs,))
 
 
 def layer_term(config: Config, compare: Any, which: Any) -> LossTerm:
@@ -106,7 +123,7 @@ def layer_term(config: Config, compare: Any, which: Any) -> LossTerm:
         found: PerRow = compare(outputs["layers"], teacher, batch[FRAME_VALID], which, config.layers)
         return found
 
-    return LossTerm(of_batch, ("layers",), config.layer_signals)
+    return LossTerm(in_float32(of_batch), ("layers",), config.layer_signals)
 
 
 def local_term(config: Config) -> LossTerm:
@@ -121,7 +138,8 @@ def local_term(config: Config) -> LossTerm:
         teacher = local_block(batch[config.after_time], valid, told, told_there, batch[LOGIT_SCALE], axis)
         return distribution_divergence(student, teacher, temperature=config.pair_temperature)
 
-    return LossTerm(of_batch, (AFTER_TIME, "word_embedding", "word_valid", "logit_scale"), theirs)
+    ours = (AFTER_TIME, "word_embedding", "word_valid", "logit_scale")
+    return LossTerm(in_float32(of_batch), ours, theirs)
 
 
 def small(config: Config) -> Config:
@@ -129,6 +147,7 @@ def small(config: Config) -> Config:
     return replace(
         config,
         vision="mobilevitv2_050",
+        vision_channels=0.5,
         architecture=TINY,
         temporal_layers=min(1, config.temporal_layers),
         vision_weights=None,
@@ -184,6 +203,25 @@ def without_t(recipe: Recipe) -> Recipe:
     return replace(recipe, model=model)
 
 
+DEMO = Recipe(
+    model=Config(
+        vision="mobilevitv2_050",
+        vision_channels=0.5,
+        temporal_layers=1,
+        architecture=TINY,
+        words=24,
+        taps=(1, 2, 3),
+        teacher_layers=(0, 1, 2),
+        borders=((1, 1), (2, 2)),
+        layers=LayerOptions(similarity=SCALED),
+    ),
+    losses=ALL,
+    optimizer=Optimizer(lr=(2e-3,), weight_decay=0.05, betas=(0.9, 0.98)),
+    epochs=12,
+    batch_size=50,
+    keep=KEEP_LAST,
+)
+
 RECIPES = {
     # Table 1
     "clipping": CLIPPING,
@@ -202,4 +240,29 @@ RECIPES = {
     "clipping-ts-sab-unmasked": replace(LAYERED, losses={**T_S, "sab_unmasked": 1.0}),
     "clipping-ts-ol2ol-masked": replace(LAYERED, losses={**T_S, "ol2ol": 1.0}),
     "clipping-ts-tab-masked": replace(LAYERED, losses={**T_S, "tab": 1.0}),
+    "demo": DEMO,
 }
+
+
+# Tables 4 and 5 on MSR-VTT; "+" is what comes to T and S, SAB with its mask.
+ABLATION = (
+    AblationRow("none", (), (25.7, 24.5)),
+    AblationRow("T", ("temporal",), (28.8, 27.3)),
+    AblationRow("T+S", ("temporal", "spatial"), (33.0, 32.8)),
+    AblationRow("+OL2OL", ("temporal", "spatial", "ol2ol_unmasked"), (34.6, 33.4)),
+    AblationRow("+TAB", ("temporal", "spatial", "tab_unmasked"), (35.1, 34.4)),
+    AblationRow("+SAB", ("temporal", "spatial", "sab"), (37.6, 36.2)),
+    AblationRow("+SAB+CM", ("temporal", "spatial", "sab", "global", "local"), (40.7, 40.2)),
+)
+
+
+def ablated(recipe: Recipe, taught: tuple[str, ...]) -> Recipe:
+    """`recipe` with these losses beside InfoNCE, at its own weights (other ways to teach layers at SAB's).
+
+    The model is the same, but that it has no map to the teacher's layers where nothing learns from them.
+    """
+    weights = {name: recipe.losses.get(name, recipe.losses["sab"]) for name in taught}
+    model: Config = recipe.model
+    if not set(taught) & set(losses(model)) - set(losses(replace(model, teacher_layers=(), borders=()))):
+        model = replace(model, teacher_layers=(), borders=())
+    return replace(recipe, model=model, losses={"info_nce": recipe.losses["info_nce"], **weights})

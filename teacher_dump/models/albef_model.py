@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from open_clip.transformer import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -33,11 +34,17 @@ TRAINING_ONLY = (
 )
 ENCODERS = ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
 POSITION_IDS = "embeddings.position_ids"
+FRAME_POSITION = "frame_position_embeddings.weight"
+CLIP_NORM = "visual_encoder.norm_pre.weight"
 
 
 @dataclass(frozen=True)
 class AlbefSizes:
-    """Of the image encoder, the text encoder and the joint space."""
+    """Of the image encoder, the text encoder and the joint space.
+
+    frames: M of a video, whose tokens are told apart by a learned position each; the official model sees one
+    frame and has none. clip_vision: the image encoder is CLIP's (a LayerNorm before the blocks, QuickGELU).
+    """
 
     image_size: int
     patch_size: int
@@ -47,6 +54,8 @@ class AlbefSizes:
     image_hidden: int
     text: BertSizes
     embed_dim: int
+    frames: int = 1
+    clip_vision: bool = False
 
     @property
     def tokens(self) -> int:
@@ -84,6 +93,8 @@ class AlbefSizes:
             image_hidden=len(state["visual_encoder.blocks.0.mlp.fc1.weight"]),
             text=text,
             embed_dim=len(state["vision_proj.weight"]),
+            frames=len(state[FRAME_POSITION]) if FRAME_POSITION in state else 1,
+            clip_vision=CLIP_NORM in state,
         )
 
 
@@ -128,7 +139,11 @@ class Albef(nn.Module):
             mlp_ratio=sizes.image_hidden / sizes.image_width,
             num_classes=0,
             global_pool="",
+            pre_norm=sizes.clip_vision,
+            act_layer=QuickGELU if sizes.clip_vision else None,
         )
+        if sizes.frames > 1:
+            self.frame_position_embeddings = nn.Embedding(sizes.frames, sizes.image_width)
         self.text_encoder = FusionBert(sizes.text)
         self.vision_proj = nn.Linear(sizes.image_width, sizes.embed_dim)
         self.text_proj = nn.Linear(sizes.text.width, sizes.embed_dim)
@@ -142,15 +157,22 @@ class Albef(nn.Module):
         )
         return [torch.cat([prefix, patches], dim=1) for patches, prefix in found]
 
-    def image_tokens(self, last_block_VLD: Tensor) -> Tensor:
-        """What the fusion layers look at: the last block after the final LayerNorm."""
-        tokens: Tensor = self.visual_encoder.norm(last_block_VLD)
+    def image_tokens(self, last_block_VMLD: Tensor) -> Tensor:
+        """Tokens [V, M, L, D] of each frame after the final LayerNorm, from those of the last block."""
+        tokens: Tensor = self.visual_encoder.norm(last_block_VMLD)
         return tokens
+
+    def seen_tokens(self, image_VMLD: Tensor) -> Tensor:
+        """What the fusion layers look at, [V, M * L, D]: all frames' tokens one after another, as BLIP shows
+        it videos (salesforce/BLIP `eval_retrieval_video.py`), each with its frame's position."""
+        if self.sizes.frames > 1:
+            image_VMLD = image_VMLD + self.frame_position_embeddings.weight[:, None]
+        return image_VMLD.flatten(1, 2)
 
     def matched(self, image_BLD: Tensor, text_BWD: Tensor, valid_BW: Tensor) -> tuple[Tensor, Tensor]:
         """Fused [CLS] [B, D] and match logits [B, 2] of row i of the one with row i of the other.
 
-        image_BLD: `image_tokens`; one image may serve all texts. At most PAIRS_AT_ONCE pairs are in memory.
+        image_BLD: `seen_tokens`; one image may serve all texts. At most PAIRS_AT_ONCE pairs are in memory.
         """
         fused = []
         for start in range(0, len(text_BWD), PAIRS_AT_ONCE):

@@ -37,7 +37,10 @@ CARD = TeacherCard(
 
 
 class AlbefTeacher(FrozenTeacher):
-    """An `Albef` model that sees the middle frame of a video. momentum: whose copies it holds."""
+    """An `Albef` model that sees the middle frame of a video, or as many as it has places for.
+
+    momentum: whose copies it holds.
+    """
 
     pair_inputs: tuple[str, ...]
 
@@ -47,13 +50,16 @@ class AlbefTeacher(FrozenTeacher):
         tokenizer: Tokenizer,
         layers: Sequence[int] | None = None,
         momentum: bool = False,
+        name: str = "albef",
+        view: View | None = None,
     ) -> None:
         sizes = model.sizes
         self.tokenizer = tokenizer
         self.last = sizes.image_layers - 1
         chosen = check_layers(() if layers is None else layers, sizes.image_layers)
         self.layers = sorted({*chosen, self.last})
-        view = View(f"{UNIFORM}_1x{sizes.image_size}_{SQUASH}", 1, sizes.image_size, resize=SQUASH)
+        frames, side = sizes.frames, sizes.image_size
+        view = view or View(f"{UNIFORM}_{frames}x{side}_{SQUASH}", frames, side, resize=SQUASH)
         described = {
             "architecture": "albef",
             "encoders": MOMENTUM if momentum else "online",
@@ -65,7 +71,7 @@ class AlbefTeacher(FrozenTeacher):
             "temperature": scalar(model.temp),
             "layers": self.layers,
         }
-        super().__init__("albef", model, view, described)
+        super().__init__(name, model, view, described)
         self.pair_inputs = (f"vit_layers/{self.last}", "word_embedding", "word_valid")
         self.fused_width = sizes.text.width
         self.signals = self._specs(sizes)
@@ -83,12 +89,15 @@ class AlbefTeacher(FrozenTeacher):
             SignalSpec("video_text_logits", {}, attributes={"logit_scale": 1.0}),
         )
 
+    def pixels(self, frames_BMYXC: Tensor, frame_valid_BM: Tensor, device: torch.device) -> Tensor:
+        """Normalised [B * M, C, Y, X]; a missing frame is zero after that."""
+        pixels = to_pixels(frames_BMYXC.flatten(0, 1).to(device), CLIP_MEAN, CLIP_STD)
+        return pixels * frame_valid_BM.flatten().to(device)[:, None, None, None]
+
     def encode_videos(self, frames_BMYXC: Tensor, frame_valid_BM: Tensor) -> dict[str, Tensor]:
         shape = frame_valid_BM.shape
         with self.forward() as device:
-            pixels = to_pixels(frames_BMYXC.flatten(0, 1).to(device), CLIP_MEAN, CLIP_STD)
-            pixels = pixels * frame_valid_BM.flatten().to(device)[:, None, None, None]
-            blocks = self.model.image_blocks(pixels, self.layers)
+            blocks = self.model.image_blocks(self.pixels(frames_BMYXC, frame_valid_BM, device), self.layers)
             found = {f"vit_layers/{layer}": block for layer, block in zip(self.layers, blocks, strict=True)}
             found["frame_embedding"] = self.model.vision_proj(self.model.image_tokens(blocks[-1])[:, 0])
             return {name: value.unflatten(0, shape).float() for name, value in found.items()}
@@ -126,8 +135,8 @@ class AlbefTeacher(FrozenTeacher):
             }
 
     def _image_tokens(self, videos: Mapping[str, Tensor]) -> Tensor:
-        """[V, L, D] of the one frame."""
-        tokens: Tensor = self.model.image_tokens(videos[f"vit_layers/{self.last}"][:, 0])
+        """[V, M * L, D]: what the fusion layers look at."""
+        tokens: Tensor = self.model.seen_tokens(self.model.image_tokens(videos[f"vit_layers/{self.last}"]))
         return tokens
 
 
@@ -136,16 +145,21 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without weights or vocabulary, InputError if they do not fit.
     """
-    options.refuse("albef", "architecture", "pretrained", "classes", "features", "prompts", "words")
+    options.refuse(
+        "albef", "architecture", "pretrained", "classes", "features", "prompts", "learned_prompt", "words"
+    )
     options.check_variant("albef", (MOMENTUM,))
-    if options.frames not in (None, 1):
-        raise InputError("teacher 'albef' sees one frame, the middle one; leave out --frames")
     momentum = MOMENTUM in options.variant
     state = own_state(
         read_state(options.checkpoint, "albef", "a .pth of github.com/salesforce/ALBEF"), momentum
     )
     model = Albef(AlbefSizes.from_state(state))
     load_strictly(model, state, str(options.checkpoint))
+    if options.frames not in (None, model.sizes.frames):
+        raise InputError(
+            f"teacher 'albef' was trained to see {model.sizes.frames} frame(s) of a video (one is the middle "
+            "one); leave out --frames"
+        )
     vocabulary = read_vocabulary(options.vocabulary, options.checkpoint)
     if len(vocabulary) != model.sizes.text.vocabulary:
         raise InputError(

@@ -35,7 +35,8 @@ class TeacherOptions:
     (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view. dtype: precision of
     the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the forms of
     one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features,
-    prompts: of teacher `classes`. words: token ids of a text, where the weights leave it open.
+    prompts, learned_prompt: of teacher `classes`. words: token ids of a text, where the weights leave it
+    open.
     """
 
     checkpoint: Path | None = None
@@ -51,6 +52,7 @@ class TeacherOptions:
     features: Path | None = None
     prompts: tuple[str, ...] = ()
     words: int | None = None
+    learned_prompt: Path | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -67,7 +69,7 @@ class TeacherOptions:
         """Raise InputError if an option in `names` was given, which `teacher` has no use for."""
         for name in names:
             if getattr(self, name):
-                raise InputError(f"teacher {teacher!r} takes no --{name}; leave it out")
+                raise InputError(f"teacher {teacher!r} takes no --{name.replace('_', '-')}; leave it out")
 
     def check_variant(self, teacher: str, known: Sequence[str]) -> None:
         """Raise InputError for a variant that `teacher` has not."""

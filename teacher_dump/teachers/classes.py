@@ -7,8 +7,9 @@ other classifiers of the paper, over the class names listed in --classes FILE. F
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from store.errors import InputError
 from store.signals import SignalSpec
 from teacher_dump.models.frozen import FrozenTeacher
+from teacher_dump.models.learned_prompt import PLACE, LearnedPrompt, bare_name, encode_after
 from teacher_dump.models.open_clip_models import RANDOM, one_side, widths
 from teacher_dump.models.text_classifiers import (
     discriminant_classifier,
@@ -31,7 +33,6 @@ from teacher_dump.teachers import clip
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
 from teacher_dump.teachers.clip import ClipTeacher, load_towers, tiny_towers
 
-PLACE = "{}"
 PROMPT = "a video of a person {}."
 RANDOM_ROWS, ORTHOGONAL, DISCRIMINANT = "random", "orthogonal", "lda"
 VARIANTS = (RANDOM_ROWS, ORTHOGONAL, DISCRIMINANT)
@@ -60,7 +61,9 @@ class Classifier:
 class ClassesTeacher(ClipTeacher):
     """CLIP's towers, with texts taken for class names.
 
-    prompts: one, or several whose normalised embeddings are averaged. classifier: in place of text.
+    prompts: one, or several whose normalised embeddings are averaged; a text that already has the datasets'
+    own template around the name loses it first. classifier: in place of text. learned: vectors before the
+    name, in place of prompts.
     """
 
     def __init__(
@@ -68,41 +71,68 @@ class ClassesTeacher(ClipTeacher):
         *towers: Any,
         prompts: Sequence[str] = (PROMPT,),
         classifier: Classifier | None = None,
+        learned: LearnedPrompt | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(*towers, **{**settings, "layers": settings.get("layers") or ()})
         self.name = "classes"
         self.prompts = tuple(prompts)
         self.classifier = classifier
-        self._described["classifier"] = (
-            {"kind": "text", "prompts": list(prompts)} if classifier is None else classifier.described
-        )
+        self.learned = learned
+        if learned is not None:
+            self._described["classifier"] = learned.described()
+        elif classifier is not None:
+            self._described["classifier"] = classifier.described
+        else:
+            self._described["classifier"] = {"kind": "text", "prompts": list(prompts)}
         words = ("word_embedding", "word_valid")
         self.signals: tuple[SignalSpec, ...] = tuple(s for s in self.signals if s.name not in words)
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         if self.classifier is not None:
             return {"text_embedding": self.classifier.rows_of(texts).to(self.device)}
+        if self.learned is not None:
+            with self.forward() as device:
+                context_KD = self.learned.vectors.to(device)
+                rows = encode_after(self.model, self.tokenize, context_KD, texts)
+                return {"text_embedding": rows.float()}
         found = [self._prompted(prompt, texts) for prompt in self.prompts]
         if len(found) > 1:
             found = [torch.stack([functional.normalize(one, dim=-1) for one in found]).mean(0)]
         return {"text_embedding": found[0]}
 
     def _prompted(self, prompt: str, texts: Sequence[str]) -> Tensor:
-        return super().encode_texts([prompt.replace(PLACE, text) for text in texts])["text_embedding"]
+        names = texts if prompt == PLACE else [bare_name(text) for text in texts]
+        return super().encode_texts([prompt.replace(PLACE, name) for name in names])["text_embedding"]
 
 
 def load(options: TeacherOptions) -> FrozenTeacher:
-    """As `clip` does; --prompt, --variant, --classes, --features say what the classifier is made of."""
+    """As `clip` does; --prompt, --learned-prompt, --variant, --classes, --features say what the classifier is
+    made of."""
     options.refuse("classes", "vocabulary", "words")
+    return load_with(options, partial(load_towers, options), (PROMPT,)).run_as(options)
+
+
+def load_with(
+    options: TeacherOptions,
+    build: Callable[[Callable[..., ClassesTeacher]], ClipTeacher],
+    prompts: Sequence[str],
+) -> ClipTeacher:
+    """The classifier that the options name over the towers that `build` hands to what it is given. prompts:
+    where the options name none."""
     options.check_variant("classes", VARIANTS)
-    prompts = options.prompts or (PROMPT,)
+    if options.learned_prompt is not None:
+        options.refuse("classes", "prompts", "variant", "classes", "features")
+        path = options.learned_prompt
+        return build(
+            lambda model, *t, **s: ClassesTeacher(model, *t, learned=LearnedPrompt.read(path, model), **s)
+        )
+    prompts = options.prompts or prompts
     if wrong := [prompt for prompt in prompts if prompt.count(PLACE) != 1]:
         raise InputError(f"a prompt has {PLACE} once, where the class name goes; {wrong[0]!r} has not")
     if not options.variant:
         options.refuse("classes", "classes", "features")
-        teacher = load_towers(options, lambda *t, **s: ClassesTeacher(*t, prompts=prompts, **s))
-        return teacher.run_as(options)
+        return build(lambda *towers, **settings: ClassesTeacher(*towers, prompts=prompts, **settings))
     options.refuse("classes", "prompts")
 
     def make(model: Any, architecture: str, weights: str, ids_of: Any, **settings: Any) -> ClassesTeacher:
@@ -110,7 +140,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
         classifier = classifier_of(options, width)
         return ClassesTeacher(model, architecture, weights, ids_of, classifier=classifier, **settings)
 
-    return load_towers(options, make).run_as(options)
+    return build(make)
 
 
 def classifier_of(options: TeacherOptions, width: int) -> Classifier:

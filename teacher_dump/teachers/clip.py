@@ -144,7 +144,7 @@ def tapped_layers(visual: nn.Module, layers: Sequence[int] | None, architecture:
 
 def load(options: TeacherOptions) -> FrozenTeacher:
     """Raises UnknownNameError for architecture or tag, MissingFileError for weights that can't be had."""
-    options.refuse("clip", "vocabulary", "classes", "features", "prompts", "words")
+    options.refuse("clip", "vocabulary", "classes", "features", "prompts", "learned_prompt", "words")
     options.check_variant("clip", ())
     return load_towers(options, ClipTeacher).run_as(options)
 

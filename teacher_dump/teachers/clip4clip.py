@@ -18,7 +18,7 @@ from teacher_dump.checkpoints import load_strictly, read_state, seeded
 from teacher_dump.models.clip4clip_model import SEQUENCE, Clip4Clip, Clip4ClipSizes
 from teacher_dump.models.clip_towers import TowerSizes, choose_layers
 from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
-from teacher_dump.models.tokens import byte_pair_tokenizer
+from teacher_dump.models.tokens import Tokenizer, byte_pair_tokenizer
 from teacher_dump.teachers.base import TeacherCard, TeacherOptions
 
 FRAMES, WORDS = 12, 32
@@ -30,24 +30,23 @@ CARD = TeacherCard(
 
 
 class Clip4ClipTeacher(TowersTeacher):
-    """A `Clip4Clip` model; it was trained at 12 frames and 32 words, for long videos at 64 and 64."""
+    """A `Clip4Clip` model with its view and tokenizer. layers: ViT blocks to tap, the middle and the last by
+    default."""
 
     def __init__(
         self,
         model: Clip4Clip,
-        frames: int = FRAMES,
+        view: View,
+        tokenizer: Tokenizer,
         layers: Sequence[int] | None = None,
-        words: int = WORDS,
+        name: str = "clip4clip",
     ) -> None:
         sizes, towers = model.sizes, model.sizes.towers
-        if sizes.temporal_layers and frames > sizes.positions:
+        if sizes.temporal_layers and view.frames > sizes.positions:
             raise InputError(
-                f"teacher 'clip4clip' has places for {sizes.positions} frames, not for {frames}; "
+                f"teacher {name!r} has places for {sizes.positions} frames, not for {view.frames}; "
                 "give fewer --frames"
             )
-        view = View(
-            f"{ONE_PER_SECOND}_{frames}x{towers.image_size}", frames, towers.image_size, ONE_PER_SECOND
-        )
         described = {
             "architecture": "clip4clip",
             "head": sizes.head,
@@ -56,8 +55,7 @@ class Clip4ClipTeacher(TowersTeacher):
             "logit_scale": scale_of(model.clip.logit_scale),
             "layers": choose_layers(layers, towers.vision_layers),
         }
-        tokenizer = byte_pair_tokenizer(check_words("clip4clip", words, towers))
-        super().__init__("clip4clip", model, towers, view, tokenizer, described)
+        super().__init__(name, model, towers, view, tokenizer, described)
         temporal = SignalSpec("temporal_frame_embedding", {**self.frame_sizes, "D": towers.embed_dim})
         self.signals = (*self.tower_signals, *([temporal] if sizes.head == SEQUENCE else []))
 
@@ -70,28 +68,48 @@ class Clip4ClipTeacher(TowersTeacher):
         return found
 
 
+def teacher_of(
+    model: Clip4Clip, frames: int = FRAMES, layers: Sequence[int] | None = None, words: int = WORDS
+) -> Clip4ClipTeacher:
+    """With CLIP's own tokenizer and CLIP4Clip's frames; it was trained at 12 frames and 32 words, for long
+    videos at 64 and 64."""
+    size = model.sizes.towers.image_size
+    view = View(f"{ONE_PER_SECOND}_{frames}x{size}", frames, size, ONE_PER_SECOND)
+    tokenizer = byte_pair_tokenizer(check_words("clip4clip", words, model.sizes.towers))
+    return Clip4ClipTeacher(model, view, tokenizer, layers)
+
+
 def load(options: TeacherOptions) -> FrozenTeacher:
     """From `pytorch_model.bin` of the authors' training (or safetensors of the same names).
 
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
-    options.refuse("clip4clip", "architecture", "pretrained", "vocabulary", "classes", "features", "prompts")
+    options.refuse(
+        "clip4clip",
+        "architecture",
+        "pretrained",
+        "vocabulary",
+        "classes",
+        "features",
+        "prompts",
+        "learned_prompt",
+    )
     options.check_variant("clip4clip", ())
     state = read_state(
         options.checkpoint, "clip4clip", "the pytorch_model.bin of github.com/ArrowLuo/CLIP4Clip's training"
     )
     model = Clip4Clip(Clip4ClipSizes.from_state(state))
     load_strictly(model, state, str(options.checkpoint))
-    teacher = Clip4ClipTeacher(model, options.frames or FRAMES, options.layers, options.words or WORDS)
+    teacher = teacher_of(model, options.frames or FRAMES, options.layers, options.words or WORDS)
     return teacher.run_as(options)
 
 
 def official() -> Clip4ClipTeacher:
     """seqTransf at the size of the published model; under `torch.device("meta")` it costs no memory."""
-    return Clip4ClipTeacher(Clip4Clip(Clip4ClipSizes(TowerSizes.vit_b_32(), 4, 77)))
+    return teacher_of(Clip4Clip(Clip4ClipSizes(TowerSizes.vit_b_32(), 4, 77)))
 
 
 def tiny(seed: int) -> Clip4ClipTeacher:
     """seqTransf: two vision blocks and one over time, of width 64, at random."""
     sizes = Clip4ClipSizes(TowerSizes.tiny(), temporal_layers=1, positions=8)
-    return Clip4ClipTeacher(seeded(seed, lambda: Clip4Clip(sizes)), frames=4)
+    return teacher_of(seeded(seed, lambda: Clip4Clip(sizes)), frames=4)

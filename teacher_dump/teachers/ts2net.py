@@ -130,7 +130,16 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
-    options.refuse("ts2net", "architecture", "pretrained", "vocabulary", "classes", "features", "prompts")
+    options.refuse(
+        "ts2net",
+        "architecture",
+        "pretrained",
+        "vocabulary",
+        "classes",
+        "features",
+        "prompts",
+        "learned_prompt",
+    )
     options.check_variant("ts2net", (NOISE_FREE, NO_SHIFT))
     state = read_state(
         options.checkpoint, "ts2net", "the pytorch_model.bin of github.com/yuqi657/ts2_net's training"

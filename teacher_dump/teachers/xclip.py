@@ -92,7 +92,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
         raise InputError(
             "teacher 'xclip' reads its architecture off --checkpoint; leave out --architecture/--pretrained"
         )
-    options.refuse("xclip", "vocabulary", "classes", "features", "prompts", "words")
+    options.refuse("xclip", "vocabulary", "classes", "features", "prompts", "learned_prompt", "words")
     options.check_variant("xclip", ())
     state = read_state(
         options.checkpoint, "xclip", "the pytorch_model.bin of github.com/xuguohai/X-CLIP's training"

@@ -73,7 +73,15 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
     options.refuse(
-        "xpool", "architecture", "pretrained", "vocabulary", "classes", "features", "prompts", "words"
+        "xpool",
+        "architecture",
+        "pretrained",
+        "vocabulary",
+        "classes",
+        "features",
+        "prompts",
+        "learned_prompt",
+        "words",
     )
     options.check_variant("xpool", ())
     state = own_state(

@@ -71,6 +71,7 @@ def test_a_batchs_best_are_those_of_equation_5_and_their_scores_those_of_equatio
     teacher = chosen.teacher("albef")
     topk, said = teacher.planned_topk, whole.teacher("albef")
     assert topk.batches.steps == 2 * (12 // 4)
+    assert not verify(chosen.path).faults
     for step in range(topk.batches.steps):
         video, text = topk.batches.video[step], topk.batches.text[step]
         dual = cosines(teacher, video, text)
@@ -222,7 +223,9 @@ def test_a_dual_encoder_of_the_same_cache_chooses_the_pairs(clips, tmp_path, who
     assert own.teacher("albef").pair_layout.layout == DENSE
 
 
-@pytest.mark.parametrize("stop_after", [9, 13, 16, 17])
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(9, marks=pytest.mark.slow), 13, pytest.param(16, marks=pytest.mark.slow), 17]
+)
 def test_a_dump_with_chosen_pairs_that_stopped_anywhere_resumes_to_the_same_bytes(
     clips, chosen, tmp_path, monkeypatch, stop_after
 ):
@@ -258,6 +261,7 @@ def test_once_features_are_stored_only_pairs_are_run(clips, chosen, tmp_path, mo
     assert dump(root, samples, albef.tiny(0), replace(BASE, pairs=CHOSEN), {}).digest == chosen.digest
 
 
+@pytest.mark.slow
 def test_another_block_than_the_plan_fixed_is_never_chosen_anew(clips, tmp_path, monkeypatch):
     samples, root = captioned(clips), tmp_path / "c.zarr"
     small = replace(BASE, pairs=PairOptions(memory_mb=1))
@@ -271,6 +275,7 @@ def test_another_block_than_the_plan_fixed_is_never_chosen_anew(clips, tmp_path,
         dump(root, samples, albef.tiny(0), replace(BASE, pairs=PairOptions(memory_mb=2)), {})
 
 
+@pytest.mark.slow
 def test_a_late_interaction_teacher_has_planned_batches_too(clips, tmp_path):
     samples = captioned(clips)
     dense = dump(tmp_path / "d.zarr", samples, xclip.tiny(0), BASE, {}).teacher("xclip")

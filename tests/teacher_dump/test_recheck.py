@@ -21,6 +21,7 @@ from teacher_dump.dump import dump
 from teacher_dump.models.clip_towers import TowerSizes
 from teacher_dump.models.tokens import Tokenizer
 from teacher_dump.models.xclip_scores import XClip, XClipSizes
+from teacher_dump.pair_layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
 from teacher_dump.recheck import RecheckSettings, draw, recheck
 from teacher_dump.settings import DumpSettings
@@ -247,3 +248,24 @@ def test_rankings_agree_as_far_as_neighbours_hold_their_place():
     assert same_order(stored, np.array([[30.0, 20.0, 10.0]]), 1e-3) == 1
     assert same_order(stored, np.array([[3.0, 2.0, 2.5]]), 1e-3) == pytest.approx(2 / 3)
     assert same_order(np.array([[3.0, np.nan]]), np.array([[1.0, 9.0]]), 1e-3) == 1
+
+
+@pytest.mark.slow
+def test_planned_and_ranked_pairs_are_scored_anew_and_told_when_the_part_that_scores_changed(clips, tmp_path):
+    pairs = PairOptions(plan=BatchOptions(2, 2, k=2), topk=3)
+    for root, options in (
+        (tmp_path / "a.zarr", pairs),
+        (tmp_path / "b.zarr", PairOptions(plan=BatchOptions(2, 2))),
+    ):
+        chosen = replace(SETTINGS, pairs=options)
+        cache = dump(root, colour_samples(clips), xclip_teacher(), chosen, {})
+        scores = {name for name in cache.teacher("xclip").signals if "score" in name and "index" not in name}
+        same = rechecked(cache, xclip_teacher(), clips)
+        assert same.holds
+        assert scores <= {c.signal for c in same.comparisons if c.rows}
+        teacher = xclip_teacher()
+        with torch.no_grad():
+            teacher.model.clip.logit_scale += 1
+        other = rechecked(cache, teacher, clips)
+        assert scores == {c.signal for c in other.comparisons if c.deviates}
+        assert suspected(other) == ["weights"]

@@ -13,9 +13,12 @@ from teacher_dump import teachers
 from teacher_dump.__main__ import build_parser
 from teacher_dump.dump_options import DTYPE_NAMES, parse_layers, teacher_options
 from teacher_dump.jobs import load_teacher
+from teacher_dump.models import demo_world
+from teacher_dump.models.demo_world import KNOWN_TOKENS
 from teacher_dump.models.tokens import CompactVocabulary
 from teacher_dump.teachers import clip, demo, xclip
 from teacher_dump.teachers.base import DTYPES, TeacherOptions
+from teacher_dump.weights_file import told_by, write_weights
 from tests.contracts.teacher_contract import TeacherContract
 
 BEYOND = (0, 99)
@@ -42,7 +45,8 @@ def demo_file(tmp_path):
     vocabulary = CompactVocabulary.of(["a small red circle"])
     torch.manual_seed(3)
     path = tmp_path / "demo.safetensors"
-    demo.save_weights(path, xclip.XClip(demo.sizes(vocabulary)), vocabulary.known_N, {"clips": 4000})
+    model = xclip.XClip(demo.xclip_sizes(vocabulary))
+    write_weights(path, {**model.state_dict(), KNOWN_TOKENS: vocabulary.known_N}, {"clips": 4000})
     return path
 
 
@@ -88,11 +92,11 @@ def test_the_demo_teacher_comes_back_from_its_file(demo_file):
     loaded = demo.load(TeacherOptions(checkpoint=demo_file))
     again = demo.load(TeacherOptions(checkpoint=demo_file))
     assert loaded.identity() == again.identity()
-    assert demo.told_by(demo_file) == {"clips": 4000}
+    assert told_by(demo_file) == {"clips": 4000}
 
 
 def test_the_demo_teacher_without_weights_says_what_makes_them(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "WEIGHTS", tmp_path / "absent.safetensors")
+    monkeypatch.setattr(demo_world, "WEIGHTS", tmp_path)
     with pytest.raises(MissingFileError, match="python -m teacher_dump fit") as caught:
         demo.load(TeacherOptions())
     assert "\n" not in str(caught.value)
@@ -115,7 +119,7 @@ def test_the_demo_teacher_refuses_weights_that_no_fit_wrote(xclip_file):
     with pytest.raises(InputError, match="python -m teacher_dump fit"):
         demo.load(TeacherOptions(checkpoint=xclip_file))
     with pytest.raises(InputError, match="python -m teacher_dump fit"):
-        demo.told_by(xclip_file)
+        told_by(xclip_file)
 
 
 @pytest.mark.parametrize("layers", [BEYOND, (-1,)])

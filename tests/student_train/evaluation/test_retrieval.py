@@ -86,7 +86,7 @@ def test_the_teacher_is_measured_by_its_own_pair_scores(learnable: Cache, teache
 def test_a_teacher_without_pair_scores_is_absent_for_a_reason(tmp_path: Path) -> None:
     cache, teachers = opened(tmp_path / "c.zarr", signals=SIGNALS[1:3])
     rows = split_rows(cache, teachers, "test")
-    assert "pair scores" in teacher_metrics(teachers.main, rows)["absent"]
+    assert "pair scores" in teacher_metrics(teachers.main, rows)[PLAIN]["absent"]
 
 
 def test_a_teacher_that_scored_only_some_pairs_is_absent_for_a_reason(
@@ -96,7 +96,9 @@ def test_a_teacher_that_scored_only_some_pairs_is_absent_for_a_reason(
     scores, known = (np.array(part) for part in teachers.main.pair_scores(rows.video[:40], rows.text[:40]))
     known[3, 4] = False
     monkeypatch.setattr(type(teachers.main), "pair_scores", lambda *_: (scores, known))
-    assert "1 of a block of 1600 pairs were not scored" in teacher_metrics(teachers.main, rows)["absent"]
+    assert (
+        "1 of a block of 1600 pairs were not scored" in teacher_metrics(teachers.main, rows)[PLAIN]["absent"]
+    )
 
 
 def test_an_untrained_student_retrieves_by_chance(
@@ -148,3 +150,20 @@ def test_a_query_bank_is_taken_from_the_train_split_alone(learnable: Cache, teac
         assert set(bank.text.tolist()) <= set(train.text.tolist())
         assert set(bank.video.tolist()) <= set(train.video.tolist())
         assert len(bank.text) == min(most, len(train.text))
+
+
+def test_a_teacher_that_knows_the_test_split_alone_keeps_its_plain_row(
+    learnable: Cache, teachers: Teachers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = split_rows(learnable, teachers, "test")
+    complete = type(teachers.main).pair_scores
+
+    def of_test_alone(teacher: TeacherReader, videos: np.ndarray, texts: np.ndarray) -> tuple:
+        scores, known = complete(teacher, videos, texts)
+        return scores, known & np.isin(videos, rows.video)[:, None] & np.isin(texts, rows.text)
+
+    monkeypatch.setattr(type(teachers.main), "pair_scores", of_test_alone)
+    bank = bank_rows(learnable, teachers, 20)
+    found = teacher_metrics(teachers.main, rows, Evaluation(query_bank=True), bank)
+    assert found[PLAIN]["text_to_video"]["SumR"] > 290
+    assert "not scored" in found[QUERY_BANK]["absent"]

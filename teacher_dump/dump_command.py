@@ -1,0 +1,84 @@
+"""python -m teacher_dump dump: tell what it will cost, refuse what does not fit, run; or only plan."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from store.cli import HelpFormatter, add_debug
+from store.errors import CacheError, InputError
+from teacher_dump import report_command
+from teacher_dump.dump_options import add_dump_options
+from teacher_dump.estimate_command import add_estimate_options, estimate_of
+from teacher_dump.executor_options import add_executor_options
+from teacher_dump.opened_dump import cache_path, opened_dump
+
+if TYPE_CHECKING:
+    from store.reader import Cache
+
+
+def add_command(commands: Any) -> None:
+    """`commands`: the sub-parsers of python -m teacher_dump."""
+    dump: argparse.ArgumentParser = commands.add_parser(
+        "dump", help="write a teacher's signals into a cache", formatter_class=HelpFormatter
+    )
+    dump.set_defaults(execute=execute)
+    add_dump_options(dump)
+    add_executor_options(dump)
+    add_estimate_options(dump)
+    dump.add_argument("--dry-run", action="store_true", help="print the tasks and write nothing")
+    dump.add_argument("--json", action="store_true", help="with --dry-run: as JSON, for scripts")
+    dump.add_argument("--extend", action="store_true",
+                      help="append rows that the dataset has behind those of the cache, and signals that its "
+                      "teacher lacks; what is there stays as it is")  # fmt: skip
+    dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
+                      help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
+    report_command.add_expectation(dump)
+    add_debug(dump)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    path = cache_path(arguments)
+    with opened_dump(arguments) as opened:
+        from teacher_dump.dump import dump
+        from teacher_dump.planned_dump import planned_dump
+
+        samples, teacher, settings, executor = (
+            opened.samples,
+            opened.teacher,
+            opened.settings,
+            opened.executor,
+        )
+        if arguments.dry_run and arguments.extend:
+            raise InputError("--dry-run tells of a dump from its beginning; leave it or --extend away")
+        if arguments.dry_run:
+            planned = planned_dump(path, samples, teacher, settings, executor)
+            print(json.dumps(planned.to_dict(), indent=2) if arguments.json else "\n".join(planned.lines()))
+            return 0
+        if not arguments.extend:  # what is new of an extension is not known before the cache is looked at
+            found = estimate_of(arguments, opened)
+            print("\n".join(found.lines()), flush=True)
+            found.require_room()
+        cache = dump(path, samples, teacher, settings, opened.prepared, executor, arguments.extend)
+    return max(
+        report_command.report_teacher(cache, teacher.name, arguments.expect_r1),
+        summarise(cache, teacher.name, arguments.max_failures),
+    )
+
+
+def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
+    """Print what is in the cache and which videos failed; the exit status."""
+    from store.info import describe
+
+    print(describe(cache.path))
+    failures = cache.teacher(teacher).failures
+    videos = len(cache.video_ids)
+    if failures:
+        print(f"\n{len(failures)} of {videos} videos failed and are left out:")
+        for row, reason in failures.items():
+            print(f"  {cache.video_ids[row]}: {reason}")
+        print("To try them again (mended, or with a longer --time-limit), delete the cache and dump anew.")
+    if len(failures) == videos:
+        raise CacheError("not one video could be decoded; nothing can be trained from this cache")
+    return 1 if max_failures is not None and len(failures) > max_failures else 0

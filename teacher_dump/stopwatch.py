@@ -1,0 +1,36 @@
+"""Seconds on the clock and seconds of computing, side by side."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+
+@dataclass(frozen=True)
+class Spent:
+    """clock_s: as it passed. cores_s: what all threads of this process computed meanwhile."""
+
+    clock_s: float = 0.0
+    cores_s: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.clock_s + other.clock_s, self.cores_s + other.cores_s)
+
+    def times(self, factor: float) -> Spent:
+        return Spent(self.clock_s * factor, self.cores_s * factor)
+
+
+class Stopwatch:
+    """A context manager; `spent` is known when it ends."""
+
+    spent = Spent()
+
+    def __enter__(self) -> Stopwatch:
+        self._clock, self._cores = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.spent = Spent(time.perf_counter() - self._clock, time.process_time() - self._cores)

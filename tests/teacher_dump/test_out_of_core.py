@@ -1,0 +1,122 @@
+"""Signals as dask arrays: blocks, the best k, statistics, and another encoding of what was stored."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from store.errors import InputError, UnknownNameError
+from store.reader import open_cache
+from store.verify import verify
+from store.writer import CacheWriter
+from teacher_dump import out_of_core
+from teacher_dump.dump import dump
+from teacher_dump.out_of_core import score_array, signal_array, statistics, top_k
+from teacher_dump.plan import StorageOptions
+from teacher_dump.reencode import reencode
+from teacher_dump.settings import DumpSettings
+from tests.store.test_writer_and_reader import tree
+from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
+
+SETTINGS = DumpSettings(batch_videos=4, batch_texts=4, threads=1, shard_rows=4, decoders=1)
+BROKEN = 2
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    return colour_samples(tmp_path_factory.mktemp("clips"), broken=(BROKEN,))
+
+
+@pytest.fixture(scope="module")
+def cache(samples, tmp_path_factory):
+    root = tmp_path_factory.mktemp("caches") / "c.zarr"
+    return dump(root, samples, ColourTeacher(layer=True), SETTINGS, {})
+
+
+@pytest.fixture
+def own_cache(cache, tmp_path):
+    """One to write into."""
+    return shutil.copytree(cache.path, tmp_path / "own.zarr")
+
+
+def test_a_signal_is_an_array_that_is_nan_where_a_video_failed(cache, monkeypatch):
+    monkeypatch.setattr(out_of_core, "BLOCK_BYTES", 144)
+    array = signal_array(cache, "colour", "frame_embedding")
+    assert array.shape == (8, 1, 4, 3)
+    assert array.numblocks[0] == 3
+    found, fine = array.compute(scheduler="sync"), np.delete(np.arange(8), BROKEN)
+    np.testing.assert_array_equal(found[fine], cache.teacher("colour").read("frame_embedding", fine))
+    assert np.isnan(found[BROKEN]).all()
+    with pytest.raises(UnknownNameError, match="stores no signal 'frames'"):
+        signal_array(cache, "colour", "frames")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_the_best_k_are_those_of_the_whole_matrix(cache, monkeypatch, axis, k):
+    monkeypatch.setattr(out_of_core, "BLOCK_BYTES", 100)
+    scores = score_array(cache, "colour")
+    assert scores.numblocks[0] > 1
+    places, best = (part.compute(scheduler="sync") for part in top_k(scores, k, axis))
+    whole, known = cache.teacher("colour").pair_scores(np.arange(8), np.arange(8))
+    ordered = -np.sort(-np.where(known, whole, -np.inf).astype(np.float32), axis=axis)
+    wanted = ordered[:, :k] if axis else ordered[:k]
+    np.testing.assert_array_equal(best, np.where(np.isneginf(wanted), np.nan, wanted))
+    assert ((places == -1) == np.isnan(best)).all()
+    taken = np.take_along_axis(whole.astype(np.float32), np.maximum(places, 0), axis)
+    np.testing.assert_array_equal(taken[places >= 0], best[places >= 0])
+
+
+def test_more_than_there_is_is_refused(cache):
+    with pytest.raises(InputError, match="k from 1 to that, not 9"):
+        top_k(score_array(cache, "colour"), 9)
+
+
+def test_statistics_are_of_what_is_there(cache):
+    told = statistics(signal_array(cache, "colour", "frame_embedding"))
+    values = (
+        cache.teacher("colour").read("frame_embedding", np.delete(np.arange(8), BROKEN)).astype(np.float64)
+    )
+    wanted = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
+    assert told == pytest.approx({**wanted, "missing": 1 / 8}, rel=1e-6)
+
+
+def test_a_reencoded_teacher_is_what_a_dump_in_that_encoding_gives(own_cache, samples, tmp_path):
+    before = tree(own_cache)
+    reencode(own_cache, samples, "colour", "colour-int8", {"vit_layers": "int8"})
+    found = open_cache(own_cache)
+    assert {
+        path: content for path, content in tree(own_cache).items() if path.startswith("teachers/colour/")
+    } == {path: content for path, content in before.items() if path.startswith("teachers/colour/")}
+    storage = StorageOptions({"vit_layers": "int8"})
+    settings = DumpSettings(4, 4, 1, 4, 1, storage=storage)
+    direct = dump(tmp_path / "d.zarr", samples, ColourTeacher(layer=True), settings, {}).teacher("colour")
+    fine = np.delete(np.arange(8), BROKEN)
+    again = found.teacher("colour-int8")
+    np.testing.assert_allclose(
+        again.read_decoded("vit_layers/0", fine), direct.read_decoded("vit_layers/0", fine), atol=2e-2
+    )
+    assert 0 < again.encoding_error("vit_layers/0")["relative_l2"] < 0.02
+    np.testing.assert_array_equal(again.read("text_embedding", fine), direct.read("text_embedding", fine))
+    assert verify(own_cache).count == 0
+
+
+def test_reencoding_resumes_and_does_nothing_twice(own_cache, samples, monkeypatch):
+    commit, done = CacheWriter.commit, []
+
+    def stop_early(self, one):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(one.task)
+        commit(self, one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CacheWriter, "commit", stop_early)
+        with pytest.raises(KeyboardInterrupt):
+            reencode(own_cache, samples, "colour", "small", {"vit_layers": "int8"})
+    monkeypatch.setattr(CacheWriter, "commit", lambda self, one: (done.append(one.task), commit(self, one)))
+    reencode(own_cache, samples, "colour", "small", {"vit_layers": "int8"})
+    assert len(done) == len(set(done))
+    assert verify(own_cache).count == 0
