@@ -210,7 +210,7 @@ class Experiment:
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
-        require(self.teachers, config.needs)
+        require(self.teachers, (*config.needs, *config.shaped_by))
         return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
