@@ -85,7 +85,7 @@ class PairPhases:
             signals = self._dumper.score_files(stack, task)
             rows = np.arange(task.start, task.stop)
             rows = rows[self._stored.usable[rows]]
-            for strip in blocks(rows, self._strip_rows(len(texts))):
+            for strip in blocks(rows, self._told["strip_videos"]):
                 logits_VT = np.empty((len(strip), len(texts)), dtype=np.float32)
                 for start, some in self._score_blocks(strip, texts):
                     logits_VT[start[0] : start[0] + some.shape[0], start[1] : start[1] + some.shape[1]] = some
@@ -93,9 +93,6 @@ class PairPhases:
                 progress(len(strip))
             progress(task.stop - task.start - len(rows))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
-
-    def _strip_rows(self, texts: int) -> int:
-        return max(self._told["block_videos"], self._told["memory_bytes"] // (4 * texts))
 
     def _score_blocks(
         self, video_rows: np.ndarray, text_rows: np.ndarray
