@@ -64,9 +64,9 @@ def layout_rows(size: DatasetSize) -> Iterator[tuple[str, int]]:
     steps = TableCounts(size.videos, size.texts, {"p": steps_of(size.train_texts, plan)})
     fused = {"B": plan.batch, "K": plan.kept, "D": FUSED_WIDTH}
     yield (
-        "    and fused [CLS], int8",
+        "    and fused [CLS], float16",
         sum(
-            bytes_of(SignalSpec(f"planned_topk/p/{way}_fused_cls", fused, INT8), steps)
+            bytes_of(SignalSpec(f"planned_topk/p/{way}_fused_cls", fused), steps)
             for way in ("text", "video")
         ),
     )

@@ -74,7 +74,7 @@ def test_two_processes_read_the_same_batches_in_the_same_order(together, alone) 
 
 
 def test_two_processes_train_as_one_does_and_end_with_the_same_student(together, alone) -> None:
-    """Losses are compared, not parameters: of some the gradient cancels out, and Adam makes steps of the noise."""
+    """Losses, not all parameters: of some the gradient cancels out, and Adam makes steps of the noise."""
     (first, _), (second, _) = together
     assert torch.allclose(first["trained/losses"], alone[0]["trained/losses"], rtol=1e-5)
     for name, value in second.items():
