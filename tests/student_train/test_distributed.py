@@ -62,7 +62,7 @@ def test_losses_and_gradients_of_every_student_are_those_of_the_whole_batch(toge
     assert any("coarse_pearson" in name for name in names)
     for numbers, _ in together:
         for name in names:
-            # Noise of float32, also where a gradient cancels out, is small beside the loss's largest gradient.
+            # Noise of float32 is small beside the loss's largest gradient, also where one cancels out.
             of_loss = name.rsplit("/", 1)[0]
             largest = max(value.norm() for key, value in alone[0].items() if key.startswith(f"{of_loss}/"))
             assert (numbers[name] - alone[0][name]).norm() <= 1e-3 * largest, name
