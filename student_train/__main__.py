@@ -79,6 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="only this row; may be repeated",
     )
     ablate.set_defaults(execute=run_ablation)
+    recipes = command("recipes", "list recipes: their losses, what they need of the cache, how they learn")
+    recipes.add_argument("--student", choices=plugin_names(students), help="only of this one (default: all)")
+    recipes.set_defaults(execute=run_recipes)
     return parser
 
 
@@ -127,6 +130,13 @@ def run_ablation(options: argparse.Namespace) -> int:
     from student_train.ablation import ablate
 
     return ablate(options)
+
+
+def run_recipes(options: argparse.Namespace) -> int:
+    """Run `recipes`: 0."""
+    from student_train.recipe_list import recipes
+
+    return recipes(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

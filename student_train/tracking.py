@@ -26,8 +26,7 @@ GROUPS = {
     "epoch": "progress/epoch",
     "gradient_norm": "optimizer/gradient_norm",
     "samples_per_s": "speed/samples_per_s",
-    "step_s": "speed/step_s",
-    "wait_s": "speed/wait_s",
+    "data_wait_s": "speed/data_wait_s",
     "taught_share": "teaching/taught_share",
 }
 PREFIXES = {"learning_rate": "optimizer/learning_rate", "val_": "val/", "test_": "test/"}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from student_train.checkpoint import Checkpoints
-from student_train.config import BF16, KEEP_LAST, Recipe
+from student_train.config import BF16, KEEP_LAST, Optimizer, Recipe
 from student_train.distributed import from_first, rank, synchronise_batch_norm, world_size
 from student_train.guard import TaughtShare, TerminatedError, Termination, require_finite
 from student_train.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
@@ -112,7 +112,7 @@ def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: flo
             result.step += 1
             parts |= wished(termination, watch.checkpoints, result.step, device)
             step_s = time.perf_counter() - started
-            told = {"epoch": epoch, "step": result.step - 1, "learning_rate": learning_rate * factor}
+            told = {"epoch": epoch, "step": result.step - 1, **rates_now(settings, learning_rate * factor)}
             told |= {"data_wait_s": waited_s, "samples_per_s": stream.batch_size / step_s}
             unread.append(StepNumbers(parts, told, rows))
             wishes |= read(unread, 0 if epoch_ends else STEPS_LATE.get(device.type, 0), watch, taught, stream)
@@ -126,6 +126,12 @@ def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: flo
                 wishes.clear()
     result.seconds = time.perf_counter() - began
     return result
+
+
+def rates_now(settings: Optimizer, rate: float) -> dict[str, float]:
+    """The learning rate, and those of parameters that learn faster or slower, by how their names begin."""
+    scaled = {f"learning_rate_{start}": rate * scale for start, scale in settings.lr_scale.items()}
+    return {"learning_rate": rate, **scaled}
 
 
 def prepared(

@@ -180,3 +180,8 @@ def test_a_finished_training_leaves_no_checkpoint(oracle: TeacherReader, tmp_pat
     assert len(list((tmp_path / "checkpoints").glob("step-*.json"))) == 2
     checkpoints.clear()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_log_tells_the_rate_of_every_group_of_parameters(training) -> None:
+    log = training(with_optimizer(lr_scale={"attention.": 10.0}))[2]
+    assert all(line["learning_rate_attention."] == pytest.approx(10 * line["learning_rate"]) for line in log)

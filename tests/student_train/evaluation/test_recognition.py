@@ -188,7 +188,7 @@ def test_a_run_on_classes_tells_its_accuracy_beside_the_teachers(
             torch.manual_seed(seed + 2 * (arm == "taught"))
             student = experiment.student()
             torch.nn.init.normal_(student.text_projection.weight)
-            save_training(run.training(arm, 0.1, seed), student.state_dict(), {}, [])
+            save_training(run.training(arm, 0.1, seed), student.state_dict(), {})
     measured = measure(experiment, Request(ARMS, (0, 1), (0.1,)), 0.1)
     for who, count in (("teacher", 1), ("untaught", 2), ("taught", 2)):
         assert tuple(measured[who]["recognition"]) == RECOGNITION_METRICS
