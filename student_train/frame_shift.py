@@ -1,4 +1,4 @@
-"""Convolutions over time, channel by channel: what frames tell their neighbours, on features or inside a tower.
+"""Convolutions over time, channel by channel: what frames tell their neighbours.
 
     T1D        on frame features, or in front of every block of a ResNet's last two stages (res4, res5)
     TSM        the same place, a fixed shift in place of a learned convolution

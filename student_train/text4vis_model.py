@@ -9,10 +9,10 @@ The rows of the classifier come from the cache with every batch (`class:text_emb
 recognised by reading other names. On frozen features a linear map of the video, which starts as the identity,
 stands for the training of the visual tower.
 
-Wu et al. 2023, "Revisiting Classifier: Transferring Vision-Language Models for Video Recognition", section 2.2,
-equation 3; equal in numbers to whwu95/Text4Vis `modules/video_clip.py` and `test.py`: frames are averaged as
-they are and the average is normalised; training learns the logit scale, evaluation takes 100; of several views
-the embeddings are averaged, not normalised, before they are classified.
+Wu et al. 2023, "Transferring Textual Knowledge for Visual Recognition", section 2.2, equation 3; equal in
+numbers to whwu95/Text4Vis `modules/video_clip.py` and `test.py`: frames are averaged as they are and the
+average is normalised; training learns the logit scale, evaluation takes 100; of several views the embeddings
+are averaged, not normalised, before they are classified.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Text4VisStudent(Student):
         return self.scale * cosine_similarity(video_embedding.float(), rows_CD)
 
     def class_rows(self, rows_PCD: Tensor) -> Tensor:
-        """The classifier [C, D] of the class names in P prompts: a prompt's own row, or their mean direction."""
+        """The classifier [C, D] of class names in P prompts: a prompt's own rows, or the mean direction."""
         if self.config.prompts == ONE_DRAWN and self.training:
             rows_CD = rows_PCD[int(torch.randint(len(rows_PCD), ()))]
         elif self.config.prompts == ONE_DRAWN or len(rows_PCD) == 1:

@@ -112,7 +112,7 @@ class VisualTower(nn.Module):
         return torch.cat((first[:, None], tokens_NLD[:, 1:]), dim=1)
 
     def load_public(self, weights: str) -> dict[str, Any]:
-        """Take over the visual tower of `weights`, a tag of open_clip or a file; what to record of them, their
+        """Take over the visual tower of `weights`, a tag of open_clip or a file; what to record of them,
         sha256 and `log_logit_scale` included."""
         state, self.mean, self.std = public_state(self.architecture, weights)
         own = {name.removeprefix(VISUAL): value for name, value in state.items() if name.startswith(VISUAL)}

@@ -58,8 +58,8 @@ class Student(nn.Module, ABC):
     taught_only: beginnings of the names of parameters that only losses with a teacher train.
     gives: names in the result of `forward`. gathers: those of them, [b, ...], that the logits are computed
     from; only they are exchanged between processes. A student without them gives no logits.
-    averaged: an output [b, D] whose mean over a video's renditions is classified; None: each rendition is, and
-    the probabilities are averaged.
+    averaged: an output [b, D] whose mean over a video's renditions is classified; None: each rendition is,
+    and the probabilities are averaged.
     """
 
     config: StudentConfig
