@@ -71,7 +71,7 @@ class Experiment:
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
         others = {role: cache.teacher(name) for role, name in choice.roles.items()}
-        self.teachers = Teachers(self.teacher, others)
+        self.teachers = Teachers(self.teacher, others, choice.recipe.classes)
         self.recognises: bool = choice.recipe.model.recognises
         self.rows: PairedRows = training_rows(cache, self.teachers, self.recognises)
         names = (choice.teacher, *choice.roles.values())
