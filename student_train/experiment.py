@@ -33,7 +33,7 @@ from student_train.stream import TrainingStream, order_of, order_story, require
 from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
 from student_train.tracking import Trackers, service_module
-from student_train.trainer import TrainingLog, Watch, train
+from student_train.trainer import Watch, train
 from student_train.training_rows import PairedRows, few_of_each, training_rows
 
 CHECKPOINTS = "checkpoints"
@@ -172,8 +172,13 @@ class Experiment:
     ) -> tuple[Checkpoints, Watch]:
         """Checkpoints and logs of the training in `folder`; `logs` closes them."""
         lines = StepLog(folder)
-        checkpoints = Checkpoints(folder / CHECKPOINTS, before_saving=lines.flush, **self.saving)
-        opened: list[TrainingLog] = []
+        opened: list[StepLog | Trackers] = []
+
+        def write_out() -> None:
+            for log in opened:
+                log.flush()
+
+        checkpoints = Checkpoints(folder / CHECKPOINTS, before_saving=write_out, **self.saving)
         if rank() == 0:
             logs.callback(lines.close)
             settings = {**identity_of(self.cache, self.choice), **told}

@@ -1,7 +1,7 @@
 """python -m student_train few-shot: the same recipe with a few videos of each class, and with all of them.
 
 Each number of shots is a run of its own in the folder, so shots and seeds may be added to it. Which videos
-are the few is drawn from the seed of the training, alike for both arms; all are tested on the whole test split.
+are the few is drawn from the seed of the training, alike for both arms; all are tested on all test videos.
 
     <run>/shots-<K>/        a run each, see `run_folder`; shots-all for all videos
     <run>/few_shot.json     what came out

@@ -2,8 +2,8 @@
 
 The model is `student_train.text4vis_model`; the untaught arm is the paper's vision-only baseline, the same
 tower under mean pooling and a linear classifier that starts at random. What a frozen classifier is made of is
-the cache's matter: a dump of the teacher `classes` (text in a prompt, several prompts, a learned prompt, random,
-orthogonal, discriminant) in the role "classifier", see tables 1 and 4 in docs/text4vis.md.
+the cache's matter: a dump of the teacher `classes` (text in a prompt, several prompts, a learned prompt,
+random, orthogonal, discriminant) in the role "classifier", see tables 1 and 4 in docs/text4vis.md.
 
 Paper and official code agree on AdamW at 5e-5 for what is new and a tenth of it for CLIP (`utils/solver.py`),
 30 epochs, 5 of them warming up; batches are of 128 in the paper and of 8 x 32 in the code.

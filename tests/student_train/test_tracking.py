@@ -35,6 +35,14 @@ def test_every_number_of_every_step_is_in_the_event_file(tmp_path: Path) -> None
     }
 
 
+def test_what_was_told_before_a_state_was_saved_survives_a_kill(tmp_path: Path) -> None:
+    tell = Trackers(tmp_path, (), {})
+    tell(0, {"loss": 1.0})
+    tell.flush()
+    assert curves(tmp_path)["loss/total"] == [(0, 1.0)], "nothing was closed"
+    tell.close()
+
+
 def test_a_resumed_training_is_one_curve(tmp_path: Path) -> None:
     with Trackers(tmp_path, (), {}) as tell:
         for step in range(10):

@@ -52,7 +52,7 @@ def take_memory() -> None:
     taken = []
     while len(taken) << 25 < MOST_MEMORY_BYTES:
         taken.append(np.ones(1 << 25, dtype=np.uint8))
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError(f"nobody minded {MOST_MEMORY_BYTES} bytes")
 
 
