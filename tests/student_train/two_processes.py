@@ -86,7 +86,7 @@ def losses_and_gradients(module: ModuleType) -> dict[str, Tensor]:
 
 
 def student_for(module: ModuleType, loss: str) -> Student | None:
-    """The tiny student, or one of the recipes that train with `loss` in small, if it gives what `loss` reads."""
+    """The tiny student, or a recipe's in small, that gives what `loss` reads; None without one."""
     config, sizes = module.tiny()
     small = getattr(module, "small", lambda config: config)
     using = [small(recipe.model) for recipe in module.RECIPES.values() if loss in recipe.losses]
