@@ -211,7 +211,7 @@ class Experiment:
     def student(self, arm: str) -> Student:
         """A new student of `arm` for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model_of(arm)
-        require(self.teachers, config.needs)
+        require(self.teachers, (*config.needs, *config.shaped_by))
         return self.module.build(config, self.teachers.sizes(config.needs))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:

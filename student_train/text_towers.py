@@ -27,7 +27,7 @@ from student_train.clip_towers import (
 
 CLIP, TINYBERT = "clip", "tinybert"
 TOWERS = (CLIP, TINYBERT)
-TINYBERT_SIZES = {
+TINYBERT_SIZES: dict[str, Any] = {
     "hidden_size": 312,
     "num_hidden_layers": 4,
     "num_attention_heads": 12,

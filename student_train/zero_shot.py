@@ -92,7 +92,7 @@ def student_of(module: ModuleType, recipe: Recipe, teachers: Teachers, folder: P
 
     Raises InputError where its parameters belong to the classes that it was trained on.
     """
-    require(teachers, recipe.model.needs)
+    require(teachers, (*recipe.model.needs, *recipe.model.shaped_by))
     student: Student = module.build(recipe.model, teachers.sizes(recipe.model.needs))
     state, wanted = load_parameters(folder), student.state_dict()
     for name, value in wanted.items():

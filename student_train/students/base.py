@@ -51,6 +51,11 @@ class StudentConfig(ABC):
         """Whether it learns the classes of videos also from a dataset that has captions."""
         return False
 
+    @property
+    def shaped_by(self) -> tuple[str, ...]:
+        """Signals that it does not read, but whose sizes decide the shape of its parameters."""
+        return ()
+
 
 class Student(nn.Module, ABC):
     """Turns this process's rows into representations, and representations into logits of pairs.
