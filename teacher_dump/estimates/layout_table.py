@@ -66,8 +66,7 @@ def layout_rows(size: DatasetSize) -> Iterator[tuple[str, int]]:
     yield (
         "    and fused [CLS], float16",
         sum(
-            bytes_of(SignalSpec(f"planned_topk/p/{way}_fused_cls", fused), steps)
-            for way in ("text", "video")
+            bytes_of(SignalSpec(f"planned_topk/p/{way}_fused_cls", fused), steps) for way in ("text", "video")
         ),
     )
     yield (
