@@ -101,7 +101,7 @@ def test_a_classifier_is_swapped_for_the_classes_that_were_left_out(
     cache: Path, tmp_path: Path, capsys
 ) -> None:
     run = tmp_path / "run"
-    told = ("--set", "classes=0,1,2,3", "--arms", "taught")
+    told = ("--set", "classes=0,1,2,3", "--arms", "taught", "--seeds", "0")
     assert main(["train", str(cache), "--out", str(run), *SMALL, *told]) == 0
     assert "4 classes" in capsys.readouterr().out
     assert main(["zero-shot", str(run)]) == 0
@@ -119,18 +119,34 @@ def test_a_run_that_was_trained_on_all_classes_needs_another_cache_for_zero_shot
     assert "trained on every class" in capsys.readouterr().err
 
 
-def test_the_mean_over_splits_is_that_of_their_runs(cache: Path, tmp_path: Path, capsys) -> None:
-    runs = []
-    for name in ("s1", "s2"):
-        split = write_class_cache(tmp_path / f"{name}.zarr", name, len(runs))
-        runs.append(str(tmp_path / f"run-{name}"))
-        assert main(["train", str(split), "--out", runs[-1], *SMALL, "--arms", "taught"]) == 0
-    capsys.readouterr()
+def write_results(run: Path, dataset: str, mean_class: float, recipe: str = "text4vis") -> str:
+    """A finished run, as far as its results are read."""
+    metrics = {"top-1": 50.0, "top-5": 90.0, "mean class": mean_class}
+    recognition = {name: {"mean": value, "std": 0.0, "per_seed": [value]} for name, value in metrics.items()}
+    needed = {key: {} for key in ("request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights")}
+    told = {"student": "text4vis", "recipe": recipe, "cache": {"dataset": dataset}}
+    run.mkdir()
+    results = {**needed, **told, "taught": {"recognition": recognition}}
+    (run / "results.json").write_text(json.dumps(results))
+    return str(run)
+
+
+def test_the_mean_over_splits_is_that_of_their_runs(tmp_path: Path, capsys) -> None:
+    accuracies = {"ucf101": 90.0, "ucf101-split2": 93.0, "ucf101-split3": 95.0}
+    runs = [write_results(tmp_path / name, name, value) for name, value in accuracies.items()]
     assert main(["over-splits", *runs]) == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if "mean of 2 splits" in line)
-    found = [
-        json.loads((Path(run) / "results.json").read_text())["taught"]["recognition"]["mean class"]["mean"]
-        for run in runs
-    ]
-    assert f"{sum(found) / 2:.1f}" in row
-    assert main(["over-splits", runs[0], runs[0]]) == 2
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed.splitlines() if "mean of 3 splits" in line)
+    assert row.split("|")[-2].strip() == "92.7"
+    assert all(name in printed for name in accuracies)
+
+
+def test_runs_that_are_no_splits_of_one_another_are_not_averaged(tmp_path: Path, capsys) -> None:
+    first = write_results(tmp_path / "a", "ucf101", 90.0)
+    for wrong, told in (
+        (first, "named twice"),
+        (write_results(tmp_path / "b", "ucf101", 91.0), "each run is of another split"),
+        (write_results(tmp_path / "c", "ucf101-split2", 91.0, recipe="unfrozen"), "has recipe 'unfrozen'"),
+    ):
+        assert main(["over-splits", first, wrong]) == 2
+        assert told in capsys.readouterr().err
