@@ -11,6 +11,7 @@ are the few is drawn from the seed of the training, alike for both arms; all are
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from student_train.configuration import Configuration, Told, read_settings
 from student_train.evaluation.measure import RECOGNITION, TEACHER, measure
 from student_train.evaluation.report import table, with_spread
 from student_train.evaluation.request import Request
+from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
 from student_train.run_folder import Choice, RunFolder
 
@@ -103,7 +105,10 @@ def measured(experiment: Experiment, configuration: Configuration, shots: str) -
     experiment.run.pin(experiment.cache, experiment.choice)
     selection = experiment.select_and_train(run.arms, run.seeds)
     request = Request(run.arms, run.seeds, recipe.optimizer.lr, run.evaluation)
+    began = time.perf_counter()
     found = measure(experiment, request, selection.learning_rate)
+    results = assemble(experiment, request, selection, found, time.perf_counter() - began)
+    experiment.run.write("results.json", readable_json(results))
     of_whom = {who: found[who].get(RECOGNITION, found[who]) for who in (TEACHER, *run.arms)}
     told = {"epochs": recipe.epochs, "learning_rate": selection.learning_rate}
     return {**of_whom, **told, "test": found["test"]}

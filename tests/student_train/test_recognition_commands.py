@@ -92,6 +92,11 @@ def test_the_table_of_few_shots_tells_every_arm_and_nothing_is_trained_twice(
     assert main(["few-shot", str(cache), "--out", str(few), *SMALL, "--shots", "1,none"]) == 2
 
 
+def test_each_number_of_shots_is_a_run_whose_numbers_can_be_repeated(few: Path, capsys) -> None:
+    assert main(["evaluate", str(few / "shots-1")]) == 0
+    assert "The same numbers" in capsys.readouterr().out
+
+
 def test_a_student_of_captions_has_no_shots(cache: Path, tmp_path: Path, capsys) -> None:
     assert main(["few-shot", str(cache), "--out", str(tmp_path / "x"), "--student", "afa"]) == 2
     assert "which have no shots" in capsys.readouterr().err
