@@ -103,6 +103,10 @@ class Config(StudentConfig):
         return (PIXELS, TEXT) if self.way_in == FRAMES else (self.video_signal, "text_embedding")
 
     @property
+    def shaped_by(self) -> tuple[str, ...]:
+        return (of_batch("text_fused_cls"),) if self.integrate and self.fused_pairs else ()
+
+    @property
     def teacher_vectors(self) -> tuple[str, ...]:
         """Needs of the dual-stream teacher's vectors."""
         return (self.video_signal, "text_embedding")

@@ -27,7 +27,6 @@ from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT
 from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.guard import UnchangedCache
-from student_train.recipe_list import recipe_needs
 from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
 from student_train.smoke import smoke_step
 from student_train.stream import TrainingStream, order_of, order_story, require
@@ -211,8 +210,9 @@ class Experiment:
     def student(self) -> Student:
         """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model
-        require(self.teachers, config.needs)
-        return self.module.build(config, self.teachers.sizes(recipe_needs(self.module, self.choice.recipe)))
+        shaped_by = (*config.needs, *config.shaped_by)
+        require(self.teachers, shaped_by)
+        return self.module.build(config, self.teachers.sizes(shaped_by))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
         """Every arm of a run sees the same rows, also where a teacher knows only the batches of a plan."""

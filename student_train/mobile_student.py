@@ -82,6 +82,10 @@ class Config(StudentConfig):
         return (PIXELS, TEXT)
 
     @property
+    def shaped_by(self) -> tuple[str, ...]:
+        return ("text_embedding", *self.layer_signals)
+
+    @property
     def layer_signals(self) -> tuple[str, ...]:
         return tuple(f"vit_layers/{layer}" for layer in self.teacher_layers)
 

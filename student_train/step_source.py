@@ -240,7 +240,8 @@ def planned_topk_signal(teacher: TeacherReader, need: str) -> tuple[str, str]:
         plan = plan_of(name)
         if name.startswith(PLANNED_TOPK) and name.endswith(f"/{part}") and plan is not None:
             return name, plan
+    fused = " --fused-cls" if part.endswith("_fused_cls") else ""
     raise UnknownNameError(
-        f"teacher {teacher.name!r} in {teacher.cache.path.name} stores no {need}; dump it with a batch plan "
-        "(python -m teacher_dump dump --help)"
+        f"teacher {teacher.name!r} in {teacher.cache.path.name} stores no {need}; dump it with --plan "
+        f"batch=...,epochs=...,k=...{fused}, or give another teacher that role: --role ROLE=TEACHER"
     )

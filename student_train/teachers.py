@@ -30,6 +30,14 @@ class Teachers:
             usable = usable & teacher.video_usable
         return usable
 
+    @property
+    def text_usable(self) -> np.ndarray:
+        """[T] bool: every one of the teachers was dumped over the text."""
+        usable = self.main.text_usable
+        for teacher in self.roles.values():
+            usable = usable & teacher.text_usable
+        return usable
+
     def in_role(self, role: str) -> TeacherReader:
         return self.main if role == MAIN else self.roles.get(role, self.main)
 

@@ -27,13 +27,13 @@ from student_train.clip_towers import (
 
 CLIP, TINYBERT, ALBERT = "clip", "tinybert", "albert"
 TOWERS = (CLIP, TINYBERT, ALBERT)
-TINYBERT_SIZES = {
+TINYBERT_SIZES: dict[str, Any] = {
     "hidden_size": 312,
     "num_hidden_layers": 4,
     "num_attention_heads": 12,
     "intermediate_size": 1200,
 }
-ALBERT_SIZES = {
+ALBERT_SIZES: dict[str, Any] = {
     "embedding_size": 128,
     "hidden_size": 768,
     "num_hidden_layers": 12,

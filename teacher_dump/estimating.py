@@ -212,6 +212,6 @@ def memory_bytes(planned: PlannedDump, teacher: Teacher, batch: MeasuredBatch, c
         of_pairs = round(reckoned_bytes(teacher, *batch.block_shape))
     if LOGITS in plan.execution["phase_of"]:
         row = FLOAT32_BYTES * counts.texts
-        strip = max(batch.block_shape[0], plan.execution["pairs"]["memory_bytes"] // row)
+        strip = plan.execution["pairs"]["strip_videos"]
         of_pairs += row * min(strip, plan.execution["shard_rows"]["pairs"], counts.videos)
     return batch.resident_bytes + max(of_videos, of_pairs) + crew.decoders * batch.decoder_bytes

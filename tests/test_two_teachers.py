@@ -87,7 +87,9 @@ def test_a_single_stream_role_that_nobody_fills_is_refused(
 ) -> None:
     words = [word for word in MCAD if word not in ("--role", "single_stream=albef")]
     assert main(["train", str(cache), "--out", str(tmp_path / "run"), *words]) == 2
-    assert "--role single_stream=TEACHER" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "'clip'" in told
+    assert "--fused-cls, or give another teacher that role" in told
 
 
 def test_two_processes_read_the_strips_of_what_one_reads(cache: Path) -> None:

@@ -47,6 +47,11 @@ class StudentConfig(ABC):
     def needs(self) -> tuple[str, ...]:
         """What a student so made reads from a batch, see `student_train.needs`."""
 
+    @property
+    def shaped_by(self) -> tuple[str, ...]:
+        """Signals that it does not read, but whose sizes decide the shape of its parameters."""
+        return ()
+
 
 class Student(nn.Module, ABC):
     """Turns this process's rows into representations, and representations into logits of pairs.
