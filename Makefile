@@ -40,7 +40,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-dump lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-dump bench-pairs bench-train lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -75,6 +75,9 @@ ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(CACHE)/manifest.json) $(J
 evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
 	@$(PY) -m student_train evaluate "$(RUN)" $(ARGS)
 
+report: $(READY)          ## the table and the picture of RUN once more
+	@$(PY) -m student_train report "$(RUN)" $(ARGS)
+
 info: $(READY)            ## what is inside CACHE
 	@$(PY) -m store info "$(CACHE)" $(ARGS)
 
@@ -105,6 +108,9 @@ bench-store: $(READY)     ## the store's speed against memcpy and other librarie
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)
 
+bench-pairs: $(READY)     ## what scoring pairs costs as texts or videos double
+	@$(PY) -m tests.bench.bench_pairs $(ARGS)
+
 bench-train: $(READY)     ## what teaching costs a training step: cached, resident, live; writes bench-results/train.json
 	@$(PY) -m tests.bench.bench_train $(ARGS)
 
@@ -112,7 +118,7 @@ lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
 clean:           ## delete the demo's clips, caches and runs (not .venv)
-	rm -rf data/demo data/demo-fit caches/demo.zarr runs/demo-*
+	rm -rf data/demo data/demo-fit caches/demo.zarr caches/demo-*.zarr runs/demo-*
 
 # What was installed is written into the stamp, so a mere change of file times installs nothing.
 .venv/.ready: pyproject.toml constraints.txt

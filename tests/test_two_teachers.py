@@ -18,7 +18,7 @@ from student_train.step_source import StepSource
 from student_train.students import mcad
 from student_train.teachers import Teachers
 from teacher_dump.dump import dump
-from teacher_dump.pair_layouts import BatchOptions, PairOptions
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import albef, clip

@@ -73,9 +73,10 @@ def test_two_processes_read_the_same_batches_in_the_same_order(together, alone) 
         assert torch.equal(torch.cat([texts[step] for _, texts in together]), whole)
 
 
-def test_two_processes_train_the_student_that_one_trains(together, alone) -> None:
-    for numbers, _ in together:
-        for name, value in numbers.items():
-            if name.startswith("trained/"):
-                assert torch.allclose(value, alone[0][name], rtol=1e-3, atol=1e-4), name
-    assert together[0][0].keys() - together[1][0].keys() == {"trained/losses"}
+def test_two_processes_train_as_one_does_and_end_with_the_same_student(together, alone) -> None:
+    """Losses, not all parameters: of some the gradient cancels out, and Adam makes steps of the noise."""
+    (first, _), (second, _) = together
+    assert torch.allclose(first["trained/losses"], alone[0]["trained/losses"], rtol=1e-5)
+    for name, value in second.items():
+        if name.startswith("trained/"):
+            assert torch.equal(value, first[name]), name

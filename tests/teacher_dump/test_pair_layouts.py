@@ -15,11 +15,12 @@ from store.retrieval_metrics import retrieval_metrics
 from store.teacher_report import teacher_report
 from store.verify import verify
 from store.writer import CacheWriter
-from teacher_dump import pair_phases, pair_plan
 from teacher_dump.dump import dump
-from teacher_dump.pair_layouts import BatchOptions, PairOptions, competing_splits
+from teacher_dump.pairs import phases as pair_phases
+from teacher_dump.pairs import plan as pair_plan
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions, competing_splits
+from teacher_dump.pairs.shortlist import top_k
 from teacher_dump.settings import DumpSettings
-from teacher_dump.shortlist import top_k
 from teacher_dump.teachers import albef, clip, xclip
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import colour_samples

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from store.layout import TeacherPlan
-from teacher_dump.device_use import wait_for
-from teacher_dump.stopwatch import Spent, Stopwatch
+from teacher_dump.estimates.device_use import wait_for
+from teacher_dump.estimates.stopwatch import Spent, Stopwatch
 from teacher_dump.teachers.base import Teacher
 
 

@@ -18,11 +18,11 @@ from store.inputs.pixels import encode_jpeg
 from store.inputs.samples import Samples
 from store.layout import TeacherPlan
 from teacher_dump.calibrate import sample_rows
-from teacher_dump.device_use import PeakMemory, resident_of_children, wait_for
+from teacher_dump.estimates.device_use import PeakMemory, resident_of_children, wait_for
+from teacher_dump.estimates.pair_sample import ChosenCosts, PairSample, block_shape
+from teacher_dump.estimates.sample_files import WrittenSample, scratch_folder, written
+from teacher_dump.estimates.stopwatch import Spent, Stopwatch
 from teacher_dump.forward import stacked, text_signals, video_signals
-from teacher_dump.pair_sample import ChosenCosts, PairSample, block_shape
-from teacher_dump.sample_files import WrittenSample, scratch_folder, written
-from teacher_dump.stopwatch import Spent, Stopwatch
 from teacher_dump.teachers.base import Teacher
 
 SHARE = 16

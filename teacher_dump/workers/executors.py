@@ -11,10 +11,10 @@ import torch
 
 from store.inputs.samples import Samples
 from store.ledger import Commit
-from teacher_dump.jobs import DumpJob, Report, Sources, open_dumper, run_task
 from teacher_dump.plan import ShardTask
 from teacher_dump.settings import LOCAL, SERIAL
 from teacher_dump.teachers.base import Teacher
+from teacher_dump.workers.jobs import DumpJob, Report, Sources, open_dumper, run_task
 
 Run = Callable[[Sequence[ShardTask], Report], Iterator[Commit]]
 """Runs tasks of one phase, which don't depend on each other, and gives each one's commit as it is done."""
@@ -64,7 +64,7 @@ def open_executor(
     """
     if name == SERIAL:
         return nullcontext(SerialExecutor())
-    from teacher_dump.dask_executor import DaskExecutor, this_machine
+    from teacher_dump.workers.dask_executor import DaskExecutor, this_machine
 
     kind, _, count = name.partition(":")
     where = this_machine(int(count), device, memory_gb) if kind == LOCAL else name

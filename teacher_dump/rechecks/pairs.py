@@ -14,10 +14,10 @@ from store.joined_rows import JoinedRows, Rows
 from store.planned_topk import INDEX, SCORE, TEXTS_OF_VIDEO
 from store.reader import TeacherReader
 from store.signals import plan_of
-from teacher_dump.chosen_pairs import ChosenPairs
-from teacher_dump.comparison import PAIRS, Comparison, same_order
+from teacher_dump.pairs.chosen import ChosenPairs
+from teacher_dump.rechecks.comparison import PAIRS, Comparison, same_order
+from teacher_dump.rechecks.stored_comparison import new_comparison, take
 from teacher_dump.shard_files import StoredFeatures, blocks
-from teacher_dump.stored_comparison import new_comparison, take
 from teacher_dump.teachers.base import Teacher
 
 PAIR_SIGNALS = ("frame_relevance", "video_text_logits", "topk_scores", "planned_scores", "planned_topk")

@@ -7,7 +7,7 @@ import numpy as np
 from store.calibration import SignalCodec
 from store.errors import NonFiniteError
 from store.reader import TeacherReader
-from teacher_dump.comparison import Comparison
+from teacher_dump.rechecks.comparison import Comparison
 
 
 def new_comparison(reader: TeacherReader, signal: str, of: str) -> Comparison:

@@ -12,12 +12,12 @@ from store.errors import InputError
 from store.lookup import check_name, load_plugin, plugin_names
 from teacher_dump import teachers
 from teacher_dump.dump_options import add_dump_options, dump_settings, parse_layers, teacher_options
-from teacher_dump.executor_options import add_executor_options
 from teacher_dump.opened_dump import OpenedDump, cache_path, opened_dump
 from teacher_dump.settings import LOCAL, SERIAL
+from teacher_dump.workers.options import add_executor_options
 
 if TYPE_CHECKING:
-    from teacher_dump.estimate import Estimate
+    from teacher_dump.estimates.estimate import Estimate
     from teacher_dump.teachers.base import Teacher
 
 DOES_NOT_FIT = 1
@@ -61,7 +61,7 @@ def a_number(text: str) -> int:
 
 def execute(arguments: argparse.Namespace) -> int:
     if arguments.table:
-        from teacher_dump.layout_table import layout_lines
+        from teacher_dump.estimates.layout_table import layout_lines
 
         print("\n".join(layout_lines()))
         return 0
@@ -80,7 +80,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def estimate_of(arguments: argparse.Namespace, opened: OpenedDump) -> Estimate:
     """Of the dump that `arguments` ask for."""
-    from teacher_dump.estimating import estimate
+    from teacher_dump.estimates.estimating import estimate
 
     device = opened.settings.device
     workers = None if arguments.no_measure else workers_here(arguments.executor, device, opened.teacher)
@@ -104,8 +104,8 @@ def estimate_of_numbers(arguments: argparse.Namespace) -> Estimate:
     import torch
 
     from store.layout import TableCounts
-    from teacher_dump.estimating import estimate_sizes
-    from teacher_dump.jobs import load_teacher
+    from teacher_dump.estimates.estimating import estimate_sizes
+    from teacher_dump.workers.jobs import load_teacher
 
     check_name("teacher", arguments.teacher, plugin_names(teachers))
     asked = teacher_options(arguments, parse_layers(arguments.layers))
@@ -120,7 +120,7 @@ def estimate_of_numbers(arguments: argparse.Namespace) -> Estimate:
 
 def fitting_lines(found: Estimate) -> Iterator[str]:
     """What could be stored instead, and whether it would fit."""
-    from teacher_dump.planned_bytes import readable
+    from teacher_dump.estimates.planned_bytes import readable
 
     for other in found.others:
         mark = "fits" if other.fits(found.free_bytes) else ""

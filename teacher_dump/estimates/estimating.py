@@ -14,16 +14,24 @@ from store.kept_pixels import KeptPixels
 from store.layout import TableCounts, TeacherPlan
 from store.pair_scores import PLANNED
 from store.signals import SignalSpec
-from teacher_dump.alternatives import alternatives
-from teacher_dump.device_use import machine_bytes
-from teacher_dump.estimate import Estimate
-from teacher_dump.executors import Executor
-from teacher_dump.measured_batch import MeasuredBatch, measure
-from teacher_dump.pair_costs import PlanSize, choose_layout, layout_costs
-from teacher_dump.pair_layouts import LOGITS
-from teacher_dump.pair_memory import reckoned_bytes
-from teacher_dump.payback import WARM_SHARE, live_backbone, payback
-from teacher_dump.phase_seconds import Crew, seconds_by_phase
+from teacher_dump.estimates.alternatives import alternatives
+from teacher_dump.estimates.device_use import machine_bytes
+from teacher_dump.estimates.estimate import Estimate
+from teacher_dump.estimates.measured_batch import MeasuredBatch, measure
+from teacher_dump.estimates.payback import WARM_SHARE, live_backbone, payback
+from teacher_dump.estimates.phase_seconds import Crew, seconds_by_phase
+from teacher_dump.estimates.planned_bytes import (
+    CacheBytes,
+    assumed_tables_bytes,
+    manifest_bytes,
+    signal_bytes,
+    tables_bytes,
+    view_bytes,
+)
+from teacher_dump.estimates.sample_files import nearest_folder
+from teacher_dump.pairs.costs import PlanSize, choose_layout, layout_costs
+from teacher_dump.pairs.layouts import LOGITS
+from teacher_dump.pairs.memory import reckoned_bytes
 from teacher_dump.plan import (
     ShardTask,
     StorageOptions,
@@ -32,18 +40,10 @@ from teacher_dump.plan import (
     planned_tasks,
     shard_tasks,
 )
-from teacher_dump.planned_bytes import (
-    CacheBytes,
-    assumed_tables_bytes,
-    manifest_bytes,
-    signal_bytes,
-    tables_bytes,
-    view_bytes,
-)
 from teacher_dump.planned_dump import PlannedDump, planned_dump
-from teacher_dump.sample_files import nearest_folder
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
+from teacher_dump.workers.executors import Executor
 
 TRAIN, UNKNOWN = "train", "of given size"
 PLAN = PlanSize()

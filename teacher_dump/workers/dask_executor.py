@@ -27,11 +27,11 @@ from distributed.system import MEMORY_LIMIT
 from store.errors import CacheError, InputError
 from store.inputs.samples import Samples
 from store.ledger import Commit
-from teacher_dump.dask_worker import packed, run_on_worker
-from teacher_dump.executors import Run, Share
-from teacher_dump.jobs import DumpJob, Report, Sources
 from teacher_dump.plan import ShardTask
 from teacher_dump.teachers.base import Teacher
+from teacher_dump.workers.dask_worker import packed, run_on_worker
+from teacher_dump.workers.executors import Run, Share
+from teacher_dump.workers.jobs import DumpJob, Report, Sources
 
 CONNECT_S = 60
 LOOPBACK = "127.0.0.1"

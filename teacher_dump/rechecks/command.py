@@ -20,8 +20,8 @@ from teacher_dump.dump_options import add_teacher_options, parse_layers, teacher
 
 if TYPE_CHECKING:
     from store.reader import TeacherReader
-    from teacher_dump.comparison import Comparison
-    from teacher_dump.recheck import Recheck
+    from teacher_dump.rechecks.comparison import Comparison
+    from teacher_dump.rechecks.recheck import Recheck
 
 REPORT = "recheck.json"
 SHOWN = 5
@@ -63,8 +63,8 @@ def execute(arguments: argparse.Namespace) -> int:
     paths = video_files(cache, arguments.dataset, arguments.data)
 
     from store.inputs.decode_pool import Limits
-    from teacher_dump.jobs import load_teacher
-    from teacher_dump.recheck import RecheckSettings, recheck
+    from teacher_dump.rechecks.recheck import RecheckSettings, recheck
+    from teacher_dump.workers.jobs import load_teacher
 
     limits = Limits(arguments.time_limit, arguments.memory_limit_mb)
     settings = RecheckSettings(arguments.sample, arguments.seed, arguments.decoders, limits)

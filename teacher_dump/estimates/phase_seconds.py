@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teacher_dump.measured_batch import MeasuredBatch, StageCosts
+from teacher_dump.estimates.measured_batch import MeasuredBatch, StageCosts
 from teacher_dump.plan import (
     CALIBRATION,
     CALIBRATION_ROWS,

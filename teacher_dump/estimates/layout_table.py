@@ -11,8 +11,8 @@ from store.inputs.view import View
 from store.kept_pixels import RAW, KeptPixels
 from store.layout import TableCounts
 from store.signals import POOLED_TOKENS, Reduction, SignalSpec
-from teacher_dump.pair_costs import PlanSize, layout_costs, steps_of
-from teacher_dump.planned_bytes import readable, signal_bytes, view_bytes
+from teacher_dump.estimates.planned_bytes import readable, signal_bytes, view_bytes
+from teacher_dump.pairs.costs import PlanSize, layout_costs, steps_of
 
 FRAMES, SIZE, WIDTH, WORDS = 12, 224, 512, 32
 TOKENS, LAYER_WIDTH, LAYERS = 50, 768, 2
@@ -64,10 +64,9 @@ def layout_rows(size: DatasetSize) -> Iterator[tuple[str, int]]:
     steps = TableCounts(size.videos, size.texts, {"p": steps_of(size.train_texts, plan)})
     fused = {"B": plan.batch, "K": plan.kept, "D": FUSED_WIDTH}
     yield (
-        "    and fused [CLS], int8",
+        "    and fused [CLS], float16",
         sum(
-            bytes_of(SignalSpec(f"planned_topk/p/{way}_fused_cls", fused, INT8), steps)
-            for way in ("text", "video")
+            bytes_of(SignalSpec(f"planned_topk/p/{way}_fused_cls", fused), steps) for way in ("text", "video")
         ),
     )
     yield (

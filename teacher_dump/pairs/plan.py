@@ -8,17 +8,17 @@ from typing import Any
 
 from store.errors import InputError
 from store.signals import SignalSpec
-from teacher_dump.pair_layouts import (
+from teacher_dump.pairs.layouts import (
     LOGITS,
     BatchOptions,
     competing_splits,
     most_candidates,
     rows_of_split,
 )
-from teacher_dump.pair_memory import memory_for_pairs, pair_block
+from teacher_dump.pairs.memory import memory_for_pairs, pair_block
+from teacher_dump.pairs.shortlist import shortlist_identity
 from teacher_dump.plan import PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS, PlanSource
 from teacher_dump.settings import DumpSettings
-from teacher_dump.shortlist import shortlist_identity
 from teacher_dump.teachers.base import Teacher
 
 BLOCK = ("block_videos", "block_texts", "strip_videos")

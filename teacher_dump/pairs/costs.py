@@ -16,8 +16,8 @@ from store.encodings import FLOAT16, INT32
 from store.layout import TableCounts
 from store.pair_scores import DENSE, FACTORED, NO_PAIRS, PLANNED, TOPK
 from store.signals import SignalSpec
-from teacher_dump.pair_layouts import LOGITS
-from teacher_dump.planned_bytes import readable, signal_bytes
+from teacher_dump.estimates.planned_bytes import readable, signal_bytes
+from teacher_dump.pairs.layouts import LOGITS
 
 SHARD_ROWS = 1 << 12
 DENSE_BYTES = 10_000_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from store.cli import at_least_one
-from teacher_dump.pair_layouts import CHOICES, BatchOptions, PairOptions
+from teacher_dump.pairs.layouts import CHOICES, BatchOptions, PairOptions
 
 
 def add_pair_options(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from teacher_dump.comparison import PAIRS, TEXTS, VIDEOS, Comparison
+from teacher_dump.rechecks.comparison import PAIRS, TEXTS, VIDEOS, Comparison
 
 FRAMES, PREPROCESSING, TOKENIZER, WEIGHTS, DTYPE = "frames", "preprocessing", "tokenizer", "weights", "dtype"
 LITTLE = 0.03

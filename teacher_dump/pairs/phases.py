@@ -19,11 +19,11 @@ from store.plans import PlannedBatches
 from store.sharded_rows import ShardedRows
 from store.tables import read_batch_plan
 from store.writer import CacheWriter
-from teacher_dump.chosen_pairs import ChosenPairs
-from teacher_dump.pair_layouts import LOGITS, BatchOptions, rows_of_split
+from teacher_dump.pairs.chosen import ChosenPairs
+from teacher_dump.pairs.layouts import LOGITS, BatchOptions, rows_of_split
+from teacher_dump.pairs.shortlist import Shortlist, shortlist_usable, top_k
 from teacher_dump.plan import EARLIER_PAIRS, PAIRS, PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS, ShardTask
 from teacher_dump.shard_files import blocks
-from teacher_dump.shortlist import Shortlist, shortlist_usable, top_k
 
 if TYPE_CHECKING:
     from store.layout import TeacherPlan

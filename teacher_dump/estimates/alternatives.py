@@ -8,9 +8,9 @@ from itertools import product
 
 from store.errors import InputError
 from store.signals import ALL_TOKENS, TOKEN, SignalSpec
-from teacher_dump.pair_layouts import LOGITS
+from teacher_dump.estimates.planned_bytes import readable
+from teacher_dump.pairs.layouts import LOGITS
 from teacher_dump.plan import StorageOptions
-from teacher_dump.planned_bytes import readable
 from teacher_dump.teachers.base import Teacher
 
 POOLED, INT8 = "pool2x2", "int8"

@@ -21,12 +21,12 @@ from store.reader import TeacherReader
 from store.reduction import kept_tokens
 from store.seen_frames import SeenView
 from store.signals import ALL_TOKENS, SignalSpec
-from teacher_dump.comparison import TEXTS, VIDEOS, Comparison
 from teacher_dump.forward import stacked, text_signals, video_signals
-from teacher_dump.recheck_pairs import compare_pairs
+from teacher_dump.rechecks.comparison import TEXTS, VIDEOS, Comparison
+from teacher_dump.rechecks.pairs import compare_pairs
+from teacher_dump.rechecks.stored_comparison import new_comparison, take
+from teacher_dump.rechecks.suspicion import Suspicion, suspicions
 from teacher_dump.shard_files import blocks
-from teacher_dump.stored_comparison import new_comparison, take
-from teacher_dump.suspicion import Suspicion, suspicions
 from teacher_dump.teachers.base import Teacher
 
 

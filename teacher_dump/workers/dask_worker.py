@@ -20,9 +20,9 @@ from store.layout import DATASET_IDENTITY, dataset_attributes
 from store.ledger import Commit
 from store.lock import require_writer
 from teacher_dump.dump_shard import ShardDumper
-from teacher_dump.jobs import DumpJob, Report, Sources, library_versions, open_dumper, run_task
 from teacher_dump.plan import ShardTask
 from teacher_dump.teachers.base import Teacher
+from teacher_dump.workers.jobs import DumpJob, Report, Sources, library_versions, open_dumper, run_task
 
 REPORT_EVERY_S = 1.0
 REPLACE = "give every worker the same files, options and versions as the coordinator, and resume"

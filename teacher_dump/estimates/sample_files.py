@@ -22,7 +22,7 @@ from store.calibration import (
 from store.layout import TableCounts, TeacherPlan, signal_arrays
 from store.shards import ShardFile
 from store.signals import SignalSpec
-from teacher_dump.stopwatch import Spent, Stopwatch
+from teacher_dump.estimates.stopwatch import Spent, Stopwatch
 
 
 @dataclass(frozen=True)

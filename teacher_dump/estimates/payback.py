@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.signals import TOKEN, SignalSpec
-from teacher_dump.measured_batch import MeasuredBatch
-from teacher_dump.planned_bytes import readable
+from teacher_dump.estimates.measured_batch import MeasuredBatch
+from teacher_dump.estimates.planned_bytes import readable
 
 LAYERS = "vit_layers/"
 WARM_SHARE = 0.5

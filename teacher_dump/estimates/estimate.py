@@ -9,11 +9,11 @@ from typing import Any
 from store.errors import InputError
 from store.layout import TeacherPlan
 from store.signals import ALL_TOKENS, SignalSpec
-from teacher_dump.alternatives import Alternative, told
-from teacher_dump.measured_batch import MeasuredBatch
-from teacher_dump.pair_costs import PairChoice
-from teacher_dump.payback import LiveBackbone, Payback
-from teacher_dump.planned_bytes import CacheBytes, readable
+from teacher_dump.estimates.alternatives import Alternative, told
+from teacher_dump.estimates.measured_batch import MeasuredBatch
+from teacher_dump.estimates.payback import LiveBackbone, Payback
+from teacher_dump.estimates.planned_bytes import CacheBytes, readable
+from teacher_dump.pairs.costs import PairChoice
 from teacher_dump.planned_dump import PlannedDump
 
 ROOM = 0.02
