@@ -58,8 +58,9 @@ class Student(nn.Module, ABC):
 
     taught_only: beginnings of the names of parameters that only losses with a teacher train. crops_frames:
     whether it sees random parts of the frames while it trains.
-    gives: names in the result of `forward`. gathers: those of them, [b, ...], that the logits are computed
-    from; only they are exchanged between processes. A student without them gives no logits.
+    gives: names in the result of `forward`, of a batch that holds what its losses need. gathers: those of
+    them, [b, ...], that the logits are computed from; only they are exchanged between processes. A student
+    without them gives no logits.
     """
 
     config: StudentConfig

@@ -183,7 +183,7 @@ def tiny() -> tuple[Config, SignalSizes]:
         of_batch("text_fused_cls"): {"K": 4, "D": 12},
         of_batch("video_fused_cls"): {"K": 4, "D": 12},
     }
-    return small(Config(text=CLIP, integrate=False)), sizes
+    return small(Config(way_in=FEATURES)), sizes
 
 
 INTEGRATED = {"multi_teacher", "multi_teacher_features"}

@@ -124,8 +124,12 @@ class StudentContract:
     def batch(self, student: Student, sizes: SignalSizes) -> dict[str, Any]:
         return random_batch(student.config.needs, sizes, self.PAIRS)
 
-    def test_a_forward_pass_gives_what_is_promised(self, student: Student, batch: dict[str, Any]) -> None:
-        outputs = student(batch)
+    def test_a_forward_pass_gives_what_is_promised(
+        self, module: ModuleType, student: Student, sizes: SignalSizes
+    ) -> None:
+        terms = losses_of(module, student.config).values()
+        taught = dict.fromkeys(need for term in terms for need in term.needs)
+        outputs = student(random_batch((*student.config.needs, *taught), sizes, self.PAIRS))
         assert set(outputs) == set(student.gives)
         assert set(student.gathers) <= set(student.gives)
         if student.gathers:

@@ -7,7 +7,7 @@ import torch
 
 from store.errors import InputError, UnknownNameError
 from student_train import dual_student
-from student_train.dual_student import FEATURES, PLANNED, TOPK, Config, cosine_block, of_batch
+from student_train.dual_student import FEATURES, FRAMES, PLANNED, TOPK, Config, cosine_block, of_batch
 from student_train.losses import mcad as equations
 from student_train.needs import FRAME_VALID, PAIR_SCORES, PIXELS, TEXT
 from student_train.rows import PairBlock
@@ -17,8 +17,8 @@ from student_train.teacher_integration import FUSION_PAIRS, MATCHED, MEAN_TOPK
 from student_train.text_towers import ALBERT
 from tests.contracts.student_contract import random_batch
 
-TINY, SIZES = mcad.tiny()
-LIGHT = replace(TINY, way_in=FEATURES)
+LIGHT, SIZES = mcad.tiny()
+TINY = replace(LIGHT, way_in=FRAMES, integrate=False)
 PAIRS = 5
 
 
