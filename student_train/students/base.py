@@ -46,6 +46,11 @@ class StudentConfig(ABC):
     def needs(self) -> tuple[str, ...]:
         """What a student so made reads from a batch, see `student_train.needs`."""
 
+    @property
+    def recognises(self) -> bool:
+        """Whether it learns the classes of videos also from a dataset that has captions."""
+        return False
+
 
 class Student(nn.Module, ABC):
     """Turns this process's rows into representations, and representations into logits of pairs.
@@ -53,12 +58,15 @@ class Student(nn.Module, ABC):
     taught_only: beginnings of the names of parameters that only losses with a teacher train.
     gives: names in the result of `forward`. gathers: those of them, [b, ...], that the logits are computed
     from; only they are exchanged between processes. A student without them gives no logits.
+    averaged: an output [b, D] whose mean over a video's renditions is classified; None: each rendition is,
+    and the probabilities are averaged.
     """
 
     config: StudentConfig
     gives: tuple[str, ...]
     gathers: tuple[str, ...] = ("video_embedding", "text_embedding")
     taught_only: tuple[str, ...] = ()
+    averaged: str | None = None
 
     def start(self) -> dict[str, Any]:
         """Called once, before the first step: take over public weights; what to record of them, digests
@@ -76,6 +84,10 @@ class Student(nn.Module, ABC):
     def similarity(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
         """Logits [V, T], scale included, from what `gathers` names of `encode_videos` and `encode_texts`."""
         raise NotImplementedError(f"{type(self).__name__} gathers {self.gathers} and has no similarity")
+
+    def classify(self, video_embedding: Tensor, batch: Batch) -> Tensor:
+        """Logits [b, C] of what `averaged` names; `batch` holds what the student needs of all classes."""
+        raise NotImplementedError(f"{type(self).__name__} averages {self.averaged} and has no classify")
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """All that both encoders give, and the PairBlock `logits`, computed in float32."""
