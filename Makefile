@@ -95,6 +95,9 @@ bench-store: $(READY)     ## the store's speed against memcpy and other librarie
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)
 
+bench-train: $(READY)     ## what teaching costs a training step: cached, resident, live; writes bench-results/train.json
+	@$(PY) -m tests.bench.bench_train $(ARGS)
+
 lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from store.contents import (
     array_problems,
     check_rows,
     check_view,
-    read_plan,
     signal_contents,
     table_arrays,
     teacher_contents,
@@ -24,11 +22,14 @@ from store.contents import (
 )
 from store.durable import read_json
 from store.errors import DamagedCacheError
-from store.inputs.samples import CLASS, TEXT_KINDS
+from store.inputs.samples import CLASS, TEXT_KINDS, Split
 from store.inputs.view import View
-from store.kept_pixels import PIXEL_JPEG
-from store.layout import TableCounts, TeacherPlan, expected_rows, plan_path, teacher_path, view_path
+from store.kept_pixels import PIXEL_JPEG, check_spans
+from store.layout import TableCounts, TeacherPlan, expected_rows, plan_path
 from store.object_checks import ShardCheck, name_rows
+from store.parts import Group, segment_folder
+from store.publication import usable_videos
+from store.segments import Tables
 from store.sharded_rows import ShardedRows
 from store.shards import RowsArray
 from store.tables import read_batch_plan, read_column, read_strings
@@ -79,55 +80,64 @@ class ShardTable:
                 yield path, f"has {name_rows(surplus)}, of a failed video or a text without one"
 
 
-def check_tables(root: Path, dataset: Mapping[str, Any]) -> Iterator[Problem]:
-    """Lengths, strings, unique ids, texts' videos, splits; yields every problem."""
-    problems = list(array_problems(root, table_arrays(dataset)))
+def check_tables(tables: Tables) -> Iterator[Problem]:
+    """Lengths, strings, unique ids, texts' videos, splits, digests of segments; yields every problem."""
+    problems = list(array_problems(tables.root, table_arrays(tables.datasets)))
     yield from problems
     if problems:
         return
-    ids, texts = read_strings(root, "videos/id"), read_strings(root, "texts/text")
+    ids, texts = tables.video_ids, tables.texts
     if len(set(ids)) != len(ids):
         yield "videos/id_utf8", "holds an id twice"
     empty = np.array([row for row, text in enumerate(texts) if not text.strip()], dtype=np.int64)
     if len(empty):
         yield "texts/text_utf8", f"{name_rows(empty)} is empty"
-    own, kind = read_column(root, "texts/video"), read_column(root, "texts/kind")
-    check_rows("texts/video", own, -1, len(ids))
-    label = check_rows("videos/class", read_column(root, "videos/class"), -1, len(texts))
+    own, kind, label = tables.text_video, tables.text_kind, tables.video_class
     labelled = np.flatnonzero(label >= 0)
     wrong = labelled[kind[label[labelled]] != TEXT_KINDS.index(CLASS)]
     if len(wrong):
         yield "videos/class", f"{name_rows(wrong)}: a video's class is a text that is no class"
-    check_rows("texts/kind", kind.astype(np.int64), 0, len(TEXT_KINDS))
     odd = np.flatnonzero((own == -1) != (kind == TEXT_KINDS.index(CLASS)))
     if len(odd):
         yield "texts/kind", f"{name_rows(odd)}: a caption has a video, a class name has none"
-    for split in dataset["splits"]:
-        yield from _check_split(root, f"splits/{split}", len(ids), own)
+    for name in tables.dataset["splits"]:
+        yield from _check_split(f"splits/{name}", tables.split(name), own)
+    yield from _check_digests(tables)
 
 
-def _check_split(root: Path, path: str, videos: int, text_video: np.ndarray) -> Iterator[Problem]:
-    rows = {"video": (videos, read_column(root, f"{path}/video"))}
-    rows["text"] = (len(text_video), read_column(root, f"{path}/text"))
-    for column, (count, found) in rows.items():
-        check_rows(f"{path}/{column}", found, 0, count)
+def _check_split(path: str, split: Split, text_video: np.ndarray) -> Iterator[Problem]:
+    for column, found in (("video", split.video), ("text", split.text)):
         if (found[1:] <= found[:-1]).any():
             yield f"{path}/{column}", "is not ascending, each row once"
-    own = text_video[rows["text"][1]]
-    strangers = np.flatnonzero(~np.isin(own, rows["video"][1]) & (own >= 0))
+    own = text_video[split.text]
+    strangers = np.flatnonzero(~np.isin(own, split.video) & (own >= 0))
     if len(strangers):
         yield f"{path}/text", f"{name_rows(strangers)}: the text's video is not in the split"
 
 
-def check_view_group(root: Path, view: View, videos: int, shards: ShardTable) -> Iterator[Problem]:
+def _check_digests(tables: Tables) -> Iterator[Problem]:
+    """The digests by which a dataset is known are those of the rows that are stored."""
+    stated = [segment["sha256"] for segment in tables.dataset["segments"]]
+    for number, (found, said) in enumerate(zip(tables.segment_digests(), stated, strict=True)):
+        if found != said:
+            where = f"{segment_folder(number)}zarr.json"
+            yield where, f"states sha256 {said} for the rows of segment {number}, they have {found}"
+            return  # the chain breaks here, what follows is another's for that reason alone
+    for number, dataset in enumerate(tables.datasets):
+        as_of_then = Tables(tables.root, tables.datasets[: number + 1])
+        if as_of_then.splits_digest() != dataset["splits_sha256"]:
+            where = f"{segment_folder(number)}zarr.json"
+            yield where, "states a splits_sha256 that is not that of the splits"
+
+
+def check_view_group(root: Path, view: View, videos: int, path: str, shards: ShardTable) -> Iterator[Problem]:
     """The view's attributes, its facts of every video, and that its arrays have a row a decoded video."""
-    path = view_path(view.name)
-    contents = view_contents(root, view, videos)
+    contents = view_contents(root, view, videos, path)
     problems = list(array_problems(root, contents))
     yield from problems
     if problems:
         return
-    attributes = check_view(root, view)
+    attributes = check_view(root, view, path)
     failed, reasons = read_column(root, f"{path}/failed"), read_strings(root, f"{path}/failure")
     read_strings(root, f"{path}/decoding_route")
     if attributes.get("failures") != int(failed.sum()):
@@ -145,6 +155,8 @@ def check_view_group(root: Path, view: View, videos: int, shards: ShardTable) ->
             yield from shards.coverage(name, None if is_block else ~failed)
     if shards.is_whole(path):
         yield from _check_frames(root, path, np.flatnonzero(~failed))
+        if f"{path}/{PIXEL_JPEG}" in contents:
+            yield from check_spans(root, path)
 
 
 def _check_frames(root: Path, path: str, rows: np.ndarray) -> Iterator[Problem]:
@@ -162,21 +174,24 @@ def _check_frames(root: Path, path: str, rows: np.ndarray) -> Iterator[Problem]:
             yield f"{path}/frame_time_s", f"{name_rows(timeless)} has a valid frame without a time"
 
 
-def check_plan_group(root: Path, name: str, counts: TableCounts) -> Iterator[Problem]:
+def check_plan_group(tables: Tables, name: str) -> Iterator[Problem]:
     """The batch plan fits its attributes, and its rows are rows of the tables."""
-    plan = read_batch_plan(root, name)
-    check_rows(f"{plan_path(name)}/video", plan.video.reshape(-1), 0, counts.videos)
-    check_rows(f"{plan_path(name)}/text", plan.text.reshape(-1), 0, counts.texts)
-    own = read_column(root, "texts/video")
+    plan = read_batch_plan(tables.root, name)
+    check_rows(f"{plan_path(name)}/video", plan.video.reshape(-1), 0, tables.dataset["videos"])
+    check_rows(f"{plan_path(name)}/text", plan.text.reshape(-1), 0, tables.dataset["texts"])
+    own = tables.text_video
     if (own[plan.text] != plan.video).any():
         yield f"{plan_path(name)}/video", "is not the video of the text beside it"
 
 
 def check_teacher_group(
-    root: Path, teacher: str, counts: TableCounts, shards: ShardTable
+    tables: Tables, plan: TeacherPlan, counts: TableCounts, shards: ShardTable
 ) -> Iterator[Problem]:
-    """The teacher's attributes and that every signal has a row for whatever did not fail."""
-    path, plan = teacher_path(teacher), read_plan(root, teacher)
+    """The teacher's attributes and that every signal has a row for whatever did not fail.
+
+    plan: of the teacher, or of one part of it, over the rows that `counts` tells of.
+    """
+    root, path = tables.root, plan.path
     expected = teacher_contents(root, plan, counts)
     problems = list(array_problems(root, expected))
     yield from problems
@@ -184,16 +199,16 @@ def check_teacher_group(
         yield f"{stray}/zarr.json", "is an array of no signal of this teacher"
     if problems:
         return
-    check_view(root, plan.view)
+    check_view(root, plan.view, plan.view_path)
     if plan.to_dict()["pair_scores"] != read_json(root / path / "zarr.json")["attributes"].get("pair_scores"):
         yield f"{path}/zarr.json", "states pair scores that do not follow from its signals"
-    usable = ~read_column(root, f"{view_path(plan.view.name)}/failed")
-    own = read_column(root, "texts/video")
+    usable = usable_videos(root, plan.view.name, plan.part.segment)
+    own = tables.text_video[counts.first_text : counts.first_text + counts.texts]
     for spec in plan.signals:
         yield from _check_errors(root, plan, spec.name)
-        rows = expected_rows(spec, usable, own, counts)
         for array in signal_contents(root, plan, spec, counts):
             if shards.arrays[array].shard_rows is not None:
+                rows = expected_rows(spec, usable, own, counts, array.rpartition("/")[2])
                 yield from shards.coverage(array, rows)
             elif not np.isfinite(read_column(root, array)).all():
                 yield array, "holds a value that is not finite"
@@ -201,7 +216,7 @@ def check_teacher_group(
 
 def _check_errors(root: Path, plan: TeacherPlan, signal: str) -> Iterator[Problem]:
     """The measured error of the encoding is there and is a number that can be one."""
-    path = f"{teacher_path(plan.name)}/{signal}/zarr.json"
+    path = f"{plan.path}/{signal}/zarr.json"
     attributes = read_json(root / path)["attributes"]
     for name, (low, high) in ERROR_RANGES.items():
         error = attributes.get(f"encoding_{name}")
@@ -209,10 +224,10 @@ def _check_errors(root: Path, plan: TeacherPlan, signal: str) -> Iterator[Proble
             yield path, f"encoding_{name} is {error!r}, not a number from {low} to {high}"
 
 
-def view_of(root: Path, name: str) -> View:
-    """The view that the group views/<name> describes; raises DamagedCacheError if it is another's."""
-    attributes = read_json(root / view_path(name) / "zarr.json")["attributes"]
+def view_of(root: Path, group: Group) -> View:
+    """The view that `group` describes; raises DamagedCacheError if it is another's."""
+    attributes = read_json(root / group.path / "zarr.json")["attributes"]
     view = View.from_dict(attributes.get("view"))
-    if view.name != name:
-        raise DamagedCacheError(f"{view_path(name)}/zarr.json describes view {view.name!r}; pull it again")
+    if view.name != group.name:
+        raise DamagedCacheError(f"{group.path}/zarr.json describes view {view.name!r}; pull it again")
     return view

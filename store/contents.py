@@ -6,7 +6,7 @@ and those from the size of files that are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,9 @@ from store.layout import (
     group_json,
     part_path,
     signal_arrays,
-    teacher_path,
     view_arrays,
-    view_path,
 )
+from store.parts import FIRST, TEACHERS, Group, Part, segment_folder
 from store.shards import RowsArray
 from store.signals import SignalSpec
 from store.tables import column_array
@@ -100,9 +99,22 @@ def _has_counts(fields: Any) -> bool:
     return isinstance(fields, dict) and all(is_count(fields.get(key)) for key in ("videos", "texts"))
 
 
-def table_arrays(dataset: Mapping[str, Any]) -> dict[str, RowsArray]:
-    """The columns of the tables whose length the dataset's counts decide, by path."""
-    videos, texts = dataset["videos"], dataset["texts"]
+def table_arrays(datasets: Sequence[Mapping[str, Any]]) -> dict[str, RowsArray]:
+    """The columns of the tables whose length the dataset's counts decide, by path.
+
+    datasets: as the cache began, then with each segment that was appended.
+    """
+    found: dict[str, RowsArray] = {}
+    before: Mapping[str, Any] = {"videos": 0, "texts": 0, "splits": {}}
+    for number, dataset in enumerate(datasets):
+        columns = _segment_columns(dataset, before)
+        found |= {f"{segment_folder(number)}{path}": array for path, array in columns.items()}
+        before = dataset
+    return found
+
+
+def _segment_columns(dataset: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, RowsArray]:
+    videos, texts = dataset["videos"] - before["videos"], dataset["texts"] - before["texts"]
     found = {
         "videos/id_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
         "videos/moment_s": RowsArray((videos, 2), "float32", ("V", "start_end"), None),
@@ -113,7 +125,7 @@ def table_arrays(dataset: Mapping[str, Any]) -> dict[str, RowsArray]:
     }
     for name, split in dataset["splits"].items():
         for column, axis in (("video", "V_of_split"), ("text", "T_of_split")):
-            rows = split[f"{column}s"]
+            rows = split[f"{column}s"] - before["splits"].get(name, {}).get(f"{column}s", 0)
             found[f"splits/{name}/{column}"] = RowsArray((rows,), "int64", (axis,), None)
     return found
 
@@ -132,12 +144,11 @@ def _column(root: Path, path: str) -> RowsArray:
         raise DamagedCacheError(f"{path} is missing ({error.strerror}); pull it again") from None
 
 
-def view_contents(root: Path, view: View, videos: int) -> dict[str, RowsArray]:
-    """Arrays and columns of a view over V videos, by path, the pixels that it keeps included.
+def view_contents(root: Path, view: View, videos: int, path: str) -> dict[str, RowsArray]:
+    """Arrays and columns below `path` of a view over V videos, by path, the pixels that it keeps included.
 
     Of sharded ones, shard_rows means nothing. Raises DamagedCacheError if it can't tell of its pixels.
     """
-    path = view_path(view.name)
     columns = {
         "failed": RowsArray((videos,), "bool", ("V",), None),
         "failure_offset": RowsArray((videos + 1,), "int64", ("V_plus_1",), None),
@@ -161,9 +172,9 @@ def signal_contents(
 
     Of sharded ones, shard_rows means nothing. Raises DamagedCacheError if a projection has no basis.
     """
-    path = f"{teacher_path(plan.name)}/{spec.name}"
+    path = f"{plan.path}/{spec.name}"
     found = {part_path(path, part): array for part, array in signal_arrays(spec, counts, 1).items()}
-    for name in fitted_names(spec):
+    for name in fitted_names(spec) if plan.part.segment == 0 else ():
         shape: tuple[int, ...] = (spec.sizes["D"],)
         if name.startswith("projection"):
             full = _column(root, f"{path}/{PROJECTION_BASIS}").shape[0]
@@ -228,25 +239,29 @@ def require_arrays(root: Path, expected: Mapping[str, RowsArray]) -> None:
         raise DamagedCacheError(f"{path} {problem}; pull the cache again")
 
 
-def read_plan(root: Path, teacher: str) -> TeacherPlan:
-    """The plan of a finished teacher, held to its name and state; raises DamagedCacheError."""
-    attributes = read_attributes(root, teacher_path(teacher))
-    plan = TeacherPlan.from_dict(attributes)
+def read_plan(root: Path, teacher: str, part: Part = FIRST) -> TeacherPlan:
+    """The plan of a finished teacher, or of one part of it, held to its name and state.
+
+    Raises DamagedCacheError.
+    """
+    path = Group(TEACHERS, teacher, part).path
+    attributes = read_attributes(root, path)
+    plan = TeacherPlan.from_dict(attributes, part)
     if plan.name != teacher or attributes.get("state") != COMPLETE:
         raise DamagedCacheError(
-            f"{teacher_path(teacher)}/zarr.json is of teacher {shown(plan.name)}, state "
+            f"{path}/zarr.json is of teacher {shown(plan.name)}, state "
             f"{shown(attributes.get('state'))}, not of a complete {teacher!r}; pull it again"
         )
     return plan
 
 
-def check_view(root: Path, view: View) -> dict[str, Any]:
-    """The attributes of the group of `view`; raises IdentityError, DamagedCacheError if it is another's."""
-    attributes = read_attributes(root, view_path(view.name))
+def check_view(root: Path, view: View, path: str) -> dict[str, Any]:
+    """The attributes of the group `path`; raises IdentityError, DamagedCacheError if it is not of `view`."""
+    attributes = read_attributes(root, path)
     require_same(
         {"view": attributes.get("view"), "state": attributes.get("state")},
         {"view": view.to_dict(), "state": COMPLETE},
-        f"{view_path(view.name)}/zarr.json of {root.name}",
+        f"{path}/zarr.json of {root.name}",
         "pull the cache again",
     )
     return attributes

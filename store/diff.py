@@ -15,9 +15,10 @@ from typing import Any
 
 from store.cli import add_debug
 from store.contents import read_attributes
+from store.durable import ObjectRecord
 from store.identity import differences
 from store.layout import DATASET_IDENTITY, plan_path, teacher_path, view_path
-from store.manifest import Manifest
+from store.parts import TABLES, TEACHERS, VIEWS, group_at, group_of, groups_of
 from store.reader import Cache, open_cache
 from store.untrusted import printable_values, shown
 
@@ -45,7 +46,7 @@ def diff(path_a: Path, path_b: Path) -> Section:
         "views": _by_name(_names(a, "views"), _names(b, "views"), lambda name: _view(a, b, name, provenance)),
         "plans": _by_name(_names(a, "plans"), _names(b, "plans"), lambda name: _plan(a, b, name)),
         "teachers": _by_name(a.teacher_names, b.teacher_names, lambda name: _teacher(a, b, name, provenance)),
-        "tables": sorted(_changed(a.manifest, b.manifest, ("videos/", "texts/", "splits/"))),
+        "tables": sorted(_changed(_tables(a), _tables(b))),
     }
     found = _filled(found)
     return {"equal": not found, **found, **_filled({"provenance": _filled(provenance)})}
@@ -119,7 +120,7 @@ def _names(cache: Cache, kind: str) -> list[str]:
 def _plan(a: Cache, b: Cache, name: str) -> Section:
     path = plan_path(name)
     fields = _fields(a.batch_plan(name).to_dict(), b.batch_plan(name).to_dict())
-    changed = _changed(a.group_manifest(path), b.group_manifest(path), (f"{path}/",))
+    changed = _changed(a.group_manifest(path).objects, b.group_manifest(path).objects)
     return _filled({"fields": fields, "contents": sorted(changed)})
 
 
@@ -129,7 +130,7 @@ def _view(a: Cache, b: Cache, name: str, provenance: Section) -> Section:
     provenance[path] = _fields(
         {"dumped_with": of_a.get("dumped_with")}, {"dumped_with": of_b.get("dumped_with")}
     )
-    changed = _changed(a.group_manifest(path), b.group_manifest(path), (f"{path}/",))
+    changed = _changed(_objects(a, VIEWS, name), _objects(b, VIEWS, name))
     return _filled({"fields": _fields(of_a.get("view"), of_b.get("view")), "contents": sorted(changed)})
 
 
@@ -140,12 +141,12 @@ def _teacher(a: Cache, b: Cache, name: str, provenance: Section) -> Section:
         {"provenance": of_a.plan.provenance, "execution": of_a.plan.execution},
         {"provenance": of_b.plan.provenance, "execution": of_b.plan.execution},
     )
-    changed = _changed(a.group_manifest(path), b.group_manifest(path), (f"{path}/",))
+    changed = _changed(_objects(a, TEACHERS, name), _objects(b, TEACHERS, name))
 
     def signal(signal: str) -> Section:
         fields = _fields(of_a.signals[signal].to_dict(), of_b.signals[signal].to_dict())
-        folder = f"{path}/{signal}"
-        objects = sum(count for array, count in changed.items() if f"{array}/".startswith(f"{folder}/"))
+        within = {array: f"{array.removeprefix(group_of(f'{array}/'))}/" for array in changed}
+        objects = sum(changed[array] for array in changed if within[array].startswith(f"/{signal}/"))
         return _filled({"fields": fields, "objects_that_differ": objects})
 
     return _filled(
@@ -157,15 +158,33 @@ def _teacher(a: Cache, b: Cache, name: str, provenance: Section) -> Section:
     )
 
 
-def _changed(a: Manifest, b: Manifest, prefixes: tuple[str, ...]) -> Counter[str]:
-    """Arrays below `prefixes`, with how many of their objects are in one manifest only or differ.
+def _tables(cache: Cache) -> list[ObjectRecord]:
+    """The columns of the tables, over all segments."""
+    groups = groups_of(cache.manifest.groups, TABLES)
+    appended = [record for group in groups for record in cache.group_manifest(group.path).objects]
+    folders = ("videos/", "texts/", "splits/")
+    return [
+        record
+        for record in (*cache.manifest.objects, *appended)
+        if record.path.removeprefix(f"{group_of(record.path)}/").startswith(folders)
+    ]
+
+
+def _objects(cache: Cache, kind: str, name: str) -> list[ObjectRecord]:
+    """What a view or a teacher consists of, over all segments, signals that were added included."""
+    groups = groups_of(cache.manifest.groups, kind, name)
+    return [record for group in groups for record in cache.group_manifest(group.path).objects]
+
+
+def _changed(a: Iterable[ObjectRecord], b: Iterable[ObjectRecord]) -> Counter[str]:
+    """Arrays, with how many of their objects are among one only or differ.
 
     The groups' own zarr.json is left out: its fields are compared one by one.
     """
-    of_a, of_b = ({(r.path, r.bytes, r.sha256) for r in manifest.objects} for manifest in (a, b))
-    paths = {path for path, _, _ in of_a ^ of_b if path.startswith(prefixes)}
+    of_a, of_b = ({(r.path, r.bytes, r.sha256) for r in records} for records in (a, b))
+    paths = {path for path, _, _ in of_a ^ of_b}
     arrays = (path.split("/c/")[0].removesuffix("/zarr.json") for path in paths)
-    return Counter(array for array in arrays if f"{array}/" not in prefixes)
+    return Counter(array for array in arrays if group_at(array) is None)
 
 
 def describe_difference(found: Section) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from store.cli import add_debug
 from store.contents import read_attributes
 from store.durable import read_json
 from store.errors import CacheError, DamagedCacheError
-from store.layout import TableCounts, TeacherPlan, teacher_path
+from store.layout import TableCounts, TeacherPlan
 from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
+from store.parts import FIRST, TEACHERS, group_of_task, groups_of
 from store.reader import Cache, TeacherReader, open_cache, read_root
 from store.signals import ALL_TOKENS, SignalSpec
-from store.untrusted import is_of, is_path_name, printable_values
+from store.untrusted import is_of, printable_values
 
 TEXT_COLUMNS = 100
 ERROR_PREFIX = "encoding_"
@@ -31,18 +32,20 @@ METRICS_SHOWN = 12
 def gather(path: Path) -> dict[str, Any]:
     """What lies at `path`, in plain JSON:
 
-    name, format, state ("planned" | "dumping" | "complete"), digest (null until complete);
+    name, format, state ("planned" | "dumping" | "complete"), digest (null until complete), earlier_digests
+      (before something was added, the latest first: such a state can still be opened);
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
       splits_sha256, protocol, missing {<what>: count}, prompts};
     teachers {<teacher>: {identity, view, provenance,
       difference_to_float32 {<signal>: {relative_l2, max_abs}}, empty for a teacher in float32,
       pair_scores, videos_decoded, videos_failed, bytes,
+      segments (over how many of the dataset's it was dumped), not_covered {videos, texts} (appended since),
       pixels {encoding, quality, frames, bytes, psnr_db}, null where no frames are kept,
       signals {<signal>: {axes, shape, encoding, reduction {tokens, width}, bytes,
       attributes, meaning, needed_by,
       errors {relative_l2, max_abs, mean_cosine, min_cosine}}},
       reports {<file>: what reports/<file>.json says of this teacher}}};
-    unfinished {<teacher>: {tasks_done, signals [names]}}.
+    unfinished {<teacher, or path of a part of it>: {tasks_done, signals [names]}}.
 
     Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
     """
@@ -54,9 +57,10 @@ def gather(path: Path) -> dict[str, Any]:
         "format": root["version"],
         "state": root["state"],
         "digest": cache.digest if cache else None,
-        "dataset": dict(root["dataset"]),
+        "dataset": dict(cache.dataset if cache else root["dataset"]),
+        "earlier_digests": [state.digest for state in cache.manifest.earlier()] if cache else [],
         "teachers": {name: _teacher(cache, name) for name in finished if cache},
-        "unfinished": _unfinished(path, finished),
+        "unfinished": _unfinished(path, cache.manifest.groups if cache else ()),
     }
 
 
@@ -73,6 +77,11 @@ def _teacher(cache: Cache, name: str) -> dict[str, Any]:
         "pair_scores": teacher.pair_layout.layout,
         "videos_decoded": int(teacher.video_usable.sum()),
         "videos_failed": len(teacher.failures),
+        "segments": teacher.segments,
+        "not_covered": {
+            "videos": counts.videos - teacher.covered.video[1],
+            "texts": counts.texts - teacher.covered.text[1],
+        },
         "bytes": sum(sizes.values()),
         "signals": {
             signal: _signal(teacher, spec, counts, sizes[signal]) for signal, spec in teacher.signals.items()
@@ -94,18 +103,13 @@ def _precision(teacher: TeacherReader) -> dict[str, dict[str, float]]:
 
 def _signal(teacher: TeacherReader, spec: SignalSpec, counts: TableCounts, size: int) -> dict[str, Any]:
     lengths = {"V": counts.videos, "T": counts.texts, **spec.sizes, spec.row_axis: counts.rows_of(spec)}
-    attributes = read_json(teacher.cache.path / teacher.path / spec.name / "zarr.json")["attributes"]
     return {
         "axes": list(spec.kind.axes),
         "shape": [lengths[axis] for axis in spec.kind.axes],
         "encoding": spec.encoding,
         "reduction": spec.reduction.to_dict(),
         "bytes": size,
-        "errors": {
-            key.removeprefix(ERROR_PREFIX): error
-            for key, error in attributes.items()
-            if key.startswith(ERROR_PREFIX) and is_of(error, float)
-        },
+        "errors": teacher.encoding_error(spec.name),
         "attributes": dict(spec.attributes),
         "meaning": spec.kind.meaning,
         "needed_by": list(spec.kind.needed_by),
@@ -125,15 +129,21 @@ def _reports(folder: Path, teacher: str) -> Iterator[tuple[str, Any]]:
             yield file.stem, teachers[teacher]
 
 
-def _unfinished(path: Path, finished: Sequence[str]) -> dict[str, Any]:
-    """Teachers that were begun and are not in the manifest."""
-    begun = [file.parent.name for file in sorted((path / "teachers").glob("*/zarr.json"))]
-    begun = [name for name in begun if name not in finished and is_path_name(name)]
-    done = [commit.teacher for commit in Ledger(path)] if begun and (path / LEDGER).is_file() else []
-    plans = {name: TeacherPlan.from_dict(read_attributes(path, teacher_path(name))) for name in begun}
+def _unfinished(path: Path, finished: Collection[str]) -> dict[str, Any]:
+    """Teachers, and parts of them, that were begun and are not in the manifest; parts by their path."""
+    folders = [*path.glob("teachers/*/zarr.json"), *path.glob("segment-*/teachers/*/zarr.json")]
+    begun = groups_of((file.parent.relative_to(path).as_posix() for file in folders), TEACHERS)
+    begun = [group for group in begun if group.path not in finished]
+    done = (
+        [group_of_task(commit.task) for commit in Ledger(path)] if begun and (path / LEDGER).is_file() else []
+    )
+    plans = {group: TeacherPlan.from_dict(read_attributes(path, group.path)) for group in begun}
     return {
-        name: {"tasks_done": done.count(name), "signals": [spec.name for spec in plan.signals]}
-        for name, plan in plans.items()
+        group.name if group.part == FIRST else group.path: {
+            "tasks_done": done.count(group),
+            "signals": [spec.name for spec in plan.signals],
+        }
+        for group, plan in plans.items()
     }
 
 
@@ -168,6 +178,9 @@ def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"  source   {dataset['source']}"
     yield f"  splits   {splits}"
     yield f"  protocol {dataset['protocol']}"
+    if len(dataset["segments"]) > 1:
+        ends = (f"{run['video'][1]:,} / {run['text'][1]:,}" for run in dataset["segments"])
+        yield f"  segments videos / texts up to {', '.join(ends)}"
     if dataset["missing"]:
         # Less than 0 where there are more rows here than were published.
         told = ", ".join(f"{count:,} {what}" for what, count in dataset["missing"].items())
@@ -186,6 +199,9 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
         f"of {view['size']} x {view['size']} pixels"
     )
     yield f"  videos   {teacher['videos_decoded']:,} decoded, {teacher['videos_failed']:,} failed"
+    if any(teacher["not_covered"].values()):
+        beyond = ", ".join(f"{count:,} {what}" for what, count in teacher["not_covered"].items())
+        yield f"  lacks    {beyond} that were appended: the same dump command extends it"
     if teacher["difference_to_float32"]:
         apart = (
             f"{name} {_short(e.get('relative_l2'))}" for name, e in teacher["difference_to_float32"].items()

@@ -8,6 +8,7 @@ jpeg    array `pixel_jpeg` [blocks, 65536] uint8: the JPEGs of a shard's videos 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,36 @@ def psnr_db(error: ErrorSum, values: int) -> float | None:
     if not error.squared_error or not values:
         return None
     return float(10 * np.log10(255.0**2 * values / error.squared_error))
+
+
+def check_spans(root: Path, path: str) -> Iterator[tuple[str, str]]:
+    """Hold the spans of the view below `path` to its blocks; (path, problem) of what does not fit.
+
+    The JPEGs of a shard's frames lie one behind the other from its first byte on, and fill its blocks.
+    """
+    spans, blocks = (ShardedRows(root, f"{path}/{name}") for name in (PIXEL_JPEG_SPAN, PIXEL_JPEG))
+    valid = ShardedRows(root, f"{path}/frame_valid")
+    shard_rows, shard_blocks = spans.array.shard_rows or 1, blocks.array.shard_rows or 1
+    for number in range(spans.array.shard_count):
+        first = number * shard_rows
+        rows = first + np.flatnonzero(spans.present[first : first + shard_rows])
+        end = number * shard_blocks * BLOCK_BYTES
+        begin = end
+        for row in rows.tolist():
+            span, there = spans.read(np.array([row]))[0], valid.read(np.array([row]))[0]
+            shown = span[there]
+            follows = np.append(end, shown[:-1, 1]) if len(shown) else shown[:, 0]
+            if span[~there].any() or (shown[:, 0] != follows).any() or (shown[:, 1] <= shown[:, 0]).any():
+                yield f"{path}/{PIXEL_JPEG_SPAN}", f"row {row}: its spans do not follow one another"
+                return
+            end = int(shown[-1, 1]) if len(shown) else end
+        first_block = number * shard_blocks
+        filled = int(blocks.present[first_block : first_block + shard_blocks].sum())
+        if filled != -(-(end - begin) // BLOCK_BYTES):
+            yield (
+                f"{path}/{PIXEL_JPEG}",
+                f"shard {number} has {filled} blocks for {end - begin:,} bytes of spans",
+            )
 
 
 class PixelRows:

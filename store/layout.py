@@ -5,8 +5,8 @@ videos/  texts/  splits/<split>/  views/<view>/  teachers/<teacher>/  plans/<pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,25 @@ from store.calibration import TOKEN_SCALE, VALUES
 from store.encodings import FLOAT16, INT8
 from store.errors import DamagedCacheError, InputError
 from store.inputs.preprocess import THUMBNAIL_SIZE
-from store.inputs.samples import Samples
+from store.inputs.samples import Samples, Segment
 from store.inputs.view import View
 from store.kept_pixels import KeptPixels, pixel_arrays
 from store.pair_scores import PairScores
+from store.parts import FIRST, TEACHERS, VIEWS, Group, Part, is_added_name
 from store.shards import RowsArray
 from store.signals import SignalSpec, plan_of
 from store.untrusted import is_of, is_path_name, shown
 
 FORMAT_NAME = "video-text teacher signals"
 FORMAT_VERSION = 1
+OWN_VIDEOS, EARLIER_VIDEOS = "own_videos", "earlier_videos"
 STATES = PLANNED, DUMPING, COMPLETE = "planned", "dumping", "complete"
 DIMENSIONS = {"SBB": ("S", "B_video", "B_text"), "TWD": ("T", "W", "D_word")}
 """Names of axes where the letters alone would clash within an array or a group."""
 
 
-def view_path(view: str) -> str:
-    return f"views/{view}"
+def view_path(view: str, segment: int = 0) -> str:
+    return Group(VIEWS, view, Part(segment)).path
 
 
 def teacher_path(teacher: str) -> str:
@@ -46,6 +48,8 @@ def check_path_name(kind: str, name: str) -> str:
     """`name` if it can be a folder of the cache; raises InputError otherwise."""
     if not is_path_name(name):
         raise InputError(f"{kind} {name!r} can't name a folder; use letters, digits, '_', '-' and '.'")
+    if is_added_name(name):
+        raise InputError(f"{kind} {name!r}: names that end in '.added-<n>' are kept for what is added later")
     return name
 
 
@@ -78,11 +82,16 @@ def view_arrays(
 
 @dataclass(frozen=True)
 class TableCounts:
-    """Lengths of the row axes: V videos, T texts, and S steps of each batch plan."""
+    """Lengths of the row axes: V videos, T texts, and S steps of each batch plan.
+
+    first_video, first_text: of a segment that was appended, how many rows come before it.
+    """
 
     videos: int
     texts: int
     plan_steps: Mapping[str, int] = field(default_factory=dict)
+    first_video: int = 0
+    first_text: int = 0
 
     def rows_of(self, spec: SignalSpec) -> int:
         """Length of the signal's row axis; raises InputError if its plan is not known."""
@@ -95,11 +104,17 @@ class TableCounts:
 
 
 def signal_arrays(spec: SignalSpec, counts: TableCounts, shard_rows: int) -> dict[str, RowsArray]:
-    """The arrays of one signal: one, named "", or where numbers are fitted to it, its parts by name."""
-    sizes = {"T": counts.texts, **spec.sizes}
+    """The arrays of one signal: one, named "", or several by name: where numbers are fitted to it, and the
+    pairs that an appended segment brings: of its videos with all texts, of its texts with earlier videos.
+    """
+    sizes = {"T": counts.first_text + counts.texts, **spec.sizes}
     shape = (counts.rows_of(spec), *(sizes[axis] for axis in spec.kind.axes[1:]))
     axes = DIMENSIONS.get(spec.kind.axes, tuple(spec.kind.axes))
     values = RowsArray(shape, spec.encoding, axes, shard_rows)
+    if spec.kind.axes == "VT" and (counts.first_video or counts.first_text):
+        earlier = RowsArray((counts.first_video, counts.texts), spec.encoding, ("V_earlier", "T"), shard_rows)
+        blocks = {OWN_VIDEOS: replace(values, axes=("V", "T_all")), EARLIER_VIDEOS: earlier}
+        return {name: block for name, block in blocks.items() if all(block.shape[1:])}
     if not spec.is_calibrated:
         return {"": values}
     if spec.encoding == INT8:
@@ -108,14 +123,21 @@ def signal_arrays(spec: SignalSpec, counts: TableCounts, shard_rows: int) -> dic
 
 
 def expected_rows(
-    spec: SignalSpec, video_usable: np.ndarray, text_video: np.ndarray, counts: TableCounts
+    spec: SignalSpec,
+    video_usable: np.ndarray,
+    text_video: np.ndarray,
+    counts: TableCounts,
+    part: str = "",
 ) -> np.ndarray:
     """Which rows a complete signal has: bool [rows]; what a failed video would have given is not there.
 
-    video_usable: bool [V]. text_video: int64 [T], the video of each text, -1 for a class name.
+    video_usable: bool [V], of the videos of this and earlier segments. text_video: int64 [T], the video of
+    each text of the segment, -1 for a class name. part: which of `signal_arrays`.
     """
+    if part == EARLIER_VIDEOS:
+        return video_usable[: counts.first_video]
     if spec.row_axis == "V":
-        return video_usable
+        return video_usable[counts.first_video :]
     if spec.name == "frame_relevance":
         return (text_video >= 0) & video_usable[text_video]
     return np.ones(counts.rows_of(spec), dtype=bool)
@@ -131,7 +153,8 @@ class TeacherPlan:
     """All that is fixed before a teacher's first shard is written; stored in its group's attributes.
 
     identity: the teacher's own. execution: what makes a resume byte-equal (batch sizes, threads,
-    device type, rows of a shard by phase). provenance: versions of libraries; told, not compared.
+    device type, rows of a shard by phase). provenance: versions of libraries; told, not compared. part: which
+    rows and signals this is of; the folder tells it, so the attributes do not.
     """
 
     name: str
@@ -140,6 +163,17 @@ class TeacherPlan:
     signals: tuple[SignalSpec, ...]
     execution: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    part: Part = FIRST
+
+    @property
+    def path(self) -> str:
+        """The folder of its group."""
+        return Group(TEACHERS, self.name, self.part).path
+
+    @property
+    def view_path(self) -> str:
+        """The folder of its view over the same rows."""
+        return view_path(self.view.name, self.part.segment)
 
     @property
     def kept_pixels(self) -> KeptPixels | None:
@@ -163,7 +197,7 @@ class TeacherPlan:
         }
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> TeacherPlan:
+    def from_dict(cls, fields: Mapping[str, Any], part: Part = FIRST) -> TeacherPlan:
         """Parse `to_dict`'s; raises DamagedCacheError for what is missing or of another type."""
         try:
             plan = cls(
@@ -173,6 +207,7 @@ class TeacherPlan:
                 tuple(SignalSpec.from_dict(spec) for spec in fields["signals"]),
                 fields["execution"],
                 fields["provenance"],
+                part,
             )
         except (KeyError, TypeError) as error:
             raise DamagedCacheError(f"a teacher's attributes lack {error}; restore its zarr.json") from None
@@ -194,17 +229,20 @@ class TeacherPlan:
 DATASET_IDENTITY = ("name", "videos", "texts", "splits", "segments", "splits_sha256")
 
 
-def dataset_attributes(samples: Samples) -> dict[str, Any]:
-    """What the root says of the dataset; DATASET_IDENTITY names what identifies it."""
+def dataset_attributes(samples: Samples, earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What the root says of the dataset; DATASET_IDENTITY names what identifies it.
+
+    earlier: the segments of its first rows, where the others were appended to them.
+    """
+    first = [earlier[-1][axis][1] for axis in ("video", "text")] if earlier else [0, 0]
+    last = {
+        "video": [first[0], len(samples.videos)],
+        "text": [first[1], len(samples.texts)],
+    }
+    digest = samples.rows_digest([Segment.of(segment) for segment in (*earlier, last)])
     return {
         "name": samples.name,
-        "segments": [
-            {
-                "video": [0, len(samples.videos)],
-                "text": [0, len(samples.texts)],
-                "sha256": samples.rows_digest(),
-            }
-        ],
+        "segments": [*earlier, {**last, "sha256": digest}],
         "splits_sha256": samples.splits_digest(),
         "title": samples.card.title,
         "licence": samples.card.licence,

@@ -7,12 +7,12 @@ count, and the next writer cuts it away.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from store.durable import ObjectRecord, canonical_json, sync_folder
+from store.durable import ObjectRecord, canonical_json, sync_folder, write_file
 from store.encodings import ErrorSum
 from store.errors import DamagedCacheError
 from store.untrusted import exact_fields, parse_json
@@ -114,6 +114,16 @@ class Ledger:
         if created:
             sync_folder(self._path.parent)
         self._commits[commit.task] = commit
+
+    def forget(self, tasks: Iterable[str]) -> None:
+        """Take `tasks` out, in one step; without any left, the file goes."""
+        gone = set(tasks)
+        left = [commit for commit in self if commit.task not in gone]
+        if not left:
+            self.delete()
+        elif len(left) < len(self._commits):
+            write_file(self._path, b"".join(canonical_json(commit.to_dict()) for commit in left))
+            self._commits = {commit.task: commit for commit in left}
 
     def delete(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ root's manifest names the whole cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from store.durable import (
     write_file,
 )
 from store.errors import DamagedCacheError, InputError
-from store.untrusted import JSON_VALUES, is_path_name
+from store.parts import group_at, group_of
+from store.untrusted import JSON_VALUES
 
 MANIFEST = "manifest.json"
 REPORTS, CARD = "reports", "README.md"
@@ -31,14 +32,36 @@ MOST_OBJECTS = JSON_VALUES // 5
 
 @dataclass(frozen=True)
 class Manifest:
-    """objects: of this group, sorted by path. groups: views/<v> and teachers/<t> -> digest (root only)."""
+    """objects: of this group, sorted by path. groups: views/<v>, teachers/<t>, ... -> digest (root only).
+
+    added: the groups that came to the finished cache, in steps, each sorted. Nothing that a manifest named is
+    ever written again, so every earlier state follows from the steps, its digest included. The digest does
+    not cover the steps: what a cache holds names it, not the order in which that came.
+    """
 
     objects: tuple[ObjectRecord, ...]
     groups: Mapping[str, str]
+    added: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(cls, objects: Iterable[ObjectRecord], groups: Mapping[str, str] | None = None) -> Manifest:
         return cls(tuple(sorted(objects, key=lambda record: record.path)), dict(groups or {}))
+
+    def extended(self, groups: Mapping[str, str]) -> Manifest:
+        """This manifest with `groups` beside those that it names, as one more step if it names any."""
+        steps = (*self.added, tuple(sorted(groups))) if self.groups else ()
+        return Manifest(self.objects, {**self.groups, **groups}, steps)
+
+    def earlier(self) -> Iterator[Manifest]:
+        """What the cache consisted of before, the latest state first."""
+        groups = dict(self.groups)
+        for step in range(len(self.added) - 1, -1, -1):
+            groups = {path: digest for path, digest in groups.items() if path not in self.added[step]}
+            yield Manifest(self.objects, groups, self.added[:step])
+
+    def as_of(self, digest: str) -> Manifest | None:
+        """The state that `digest` names: this one or an earlier one; None if the cache never was that."""
+        return next((state for state in (self, *self.earlier()) if state.digest == digest), None)
 
     def _body(self) -> dict[str, Any]:
         return {
@@ -46,6 +69,11 @@ class Manifest:
             "objects": [record.to_dict() for record in self.objects],
             "groups": dict(self.groups),
         }
+
+    def _document(self) -> dict[str, Any]:
+        steps = [list(step) for step in self.added]
+        told = {"added": {"steps": steps, "sha256": json_digest(steps)}} if steps else {}
+        return {**self._body(), **told, "digest": self.digest}
 
     @property
     def digest(self) -> str:
@@ -56,7 +84,7 @@ class Manifest:
         """Write `folder`/manifest.json; raises InputError for more objects than a reader would accept."""
         if len(self.objects) > MOST_OBJECTS:
             raise InputError(f"{len(self.objects):,} objects are over {MOST_OBJECTS:,}; write larger shards")
-        write_file(folder / MANIFEST, canonical_json({**self._body(), "digest": self.digest}))
+        write_file(folder / MANIFEST, canonical_json(self._document()))
 
     @classmethod
     def read(cls, root: Path, group: str = "", digest: str | None = None) -> Manifest:
@@ -71,8 +99,12 @@ class Manifest:
             raise DamagedCacheError(f"{name} of {root.name} is missing; pull it again")
         document = read_json(path)
         try:
-            found = cls(tuple(map(ObjectRecord.from_dict, document["objects"])), document["groups"])
-            sound = canonical_json({**found._body(), "digest": found.digest}) == path.read_bytes()
+            found = cls(
+                tuple(map(ObjectRecord.from_dict, document["objects"])),
+                document["groups"],
+                tuple(map(tuple, document["added"]["steps"])) if "added" in document else (),
+            )
+            sound = canonical_json(found._document()) == path.read_bytes()
             sound = sound and found._is_of(group)
         except (KeyError, TypeError, AttributeError, DamagedCacheError):
             sound = False
@@ -87,11 +119,16 @@ class Manifest:
     def _is_of(self, group: str) -> bool:
         """Whether the objects, sorted and each once, lie in `group`; the root's lie in no group."""
         paths = [record.path for record in self.objects]
+        steps = [path for step in self.added for path in step]
+        own = (
+            all(is_group(name) and is_sha256(digest) for name, digest in self.groups.items())
+            and len(set(steps)) == len(steps)
+            and self.groups.keys() >= set(steps)
+            and all(list(step) == sorted(step) for step in self.added)
+        )
         if group:
-            own = not self.groups and all(path.startswith(f"{group}/") for path in paths)
-        else:
-            plain = all(is_group(name) and is_sha256(digest) for name, digest in self.groups.items())
-            own = plain and not any(is_group("/".join(path.split("/")[:2])) for path in paths)
+            own = not self.groups and not self.added
+        own = own and all(group_of(path) == group for path in paths)
         return own and paths == sorted(set(paths)) and not any(is_outside(path) for path in paths)
 
     def check(self, root: Path) -> None:
@@ -124,9 +161,8 @@ def digest_problem(root: Path, record: ObjectRecord) -> str | None:
 
 
 def is_group(path: str) -> bool:
-    """Whether `path` is views/<view>, teachers/<teacher> or plans/<plan>."""
-    kind, _, name = path.partition("/")
-    return kind in ("views", "teachers", "plans") and is_path_name(name) and name != "zarr.json"
+    """Whether `path` is views/<view>, teachers/<teacher> or plans/<plan>, or of an appended segment."""
+    return group_at(path) is not None
 
 
 def is_outside(path: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from store.joined_rows import JoinedScores, Rows
 from store.planned_topk import topk_plan
 from store.plans import PlannedBatches
 from store.sharded_rows import ShardedRows
@@ -79,10 +80,13 @@ class PairScorer(Protocol):
 class DenseScores:
     """Any block of `video_text_logits` [V, T]."""
 
-    def __init__(self, logits: ShardedRows) -> None:
+    def __init__(self, logits: ShardedRows | JoinedScores) -> None:
         self._logits = logits
 
     def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(self._logits, JoinedScores):
+            found = self._logits.gather(video_rows, text_rows)
+            return found, ~np.isnan(found)
         there = self._logits.present[video_rows]
         known = np.broadcast_to(there[:, np.newaxis], (len(video_rows), len(text_rows)))
         if there.all():
@@ -95,7 +99,7 @@ class DenseScores:
 class PlannedScores:
     """Blocks of a plan: a pair is known if some step holds both its video and its text."""
 
-    def __init__(self, batches: PlannedBatches, blocks: ShardedRows) -> None:
+    def __init__(self, batches: PlannedBatches, blocks: Rows) -> None:
         self._batches = batches
         self._blocks = blocks
 
@@ -173,7 +177,7 @@ class FactoredScores:
         assert layout.text_signal is not None
         assert layout.logit_scale is not None
         frames, texts, scale = layout.video_signal, layout.text_signal, np.float32(layout.logit_scale)
-        self._usable = source.video_usable
+        self._usable, self._text_usable = source.video_usable, source.text_usable
 
         def video_vectors(rows: np.ndarray) -> np.ndarray:
             frames_VMD = source.read_decoded(frames, rows)[:, 0]
@@ -186,13 +190,13 @@ class FactoredScores:
         self._texts = RowVectors(source.row_count(texts), text_vectors)
 
     def score(self, video_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        there = self._usable[video_rows]
-        known = np.broadcast_to(there[:, np.newaxis], (len(video_rows), len(text_rows)))
-        found = self._videos(video_rows[there]) @ self._texts(text_rows).T
-        if there.all():
-            return found, known
+        there, stored = self._usable[video_rows], self._text_usable[text_rows]
+        if there.all() and stored.all():
+            known = np.broadcast_to(np.True_, (len(video_rows), len(text_rows)))
+            return self._videos(video_rows) @ self._texts(text_rows).T, known
+        known = there[:, np.newaxis] & stored
         scores = np.full(known.shape, np.nan, dtype=np.float32)
-        scores[there] = found
+        scores[known] = (self._videos(video_rows[there]) @ self._texts(text_rows[stored]).T).ravel()
         return scores, known
 
 
@@ -226,6 +230,9 @@ class FeatureSource(Protocol):
 
     @property
     def video_usable(self) -> np.ndarray: ...
+
+    @property
+    def text_usable(self) -> np.ndarray: ...
 
     @property
     def frame_valid(self) -> np.ndarray: ...

@@ -21,7 +21,6 @@ from store.layout import (
     group_json,
     part_path,
     signal_arrays,
-    teacher_path,
     view_arrays,
     view_path,
 )
@@ -79,9 +78,10 @@ def write_signal(
     attributes: Mapping[str, Any] | None = None,
 ) -> list[ObjectRecord]:
     """Write the metadata of a signal; `attributes` stand at the signal itself, array or group."""
-    path = f"{teacher_path(plan.name)}/{spec.name}"
-    records = [write_group(root, path, attributes or {})] if spec.is_calibrated else []
-    for part, array in planned_signal_arrays(plan, spec, counts).items():
+    path = f"{plan.path}/{spec.name}"
+    arrays = planned_signal_arrays(plan, spec, counts)
+    records = [] if "" in arrays else [write_group(root, path, attributes or {})]
+    for part, array in arrays.items():
         records.append(write_array(root, part_path(path, part), array, {} if part else attributes))
     return records
 
@@ -91,12 +91,13 @@ def publish_view(root: Path, plan: TeacherPlan, counts: TableCounts, commits: Se
 
     Raises IncompleteCacheError for a video that was neither written nor listed as a failure.
     """
-    path = view_path(plan.view.name)
+    path = plan.view_path
     facts = {video.row: video for commit in commits for video in commit.videos}
-    if sorted(facts) != list(range(counts.videos)):
-        row = next(row for row in range(counts.videos) if row not in facts)
+    rows = range(counts.first_video, counts.first_video + counts.videos)
+    if sorted(facts) != list(rows):
+        row = next(row for row in rows if row not in facts)
         raise IncompleteCacheError(f"video row {row} was neither written nor listed as a failure; resume")
-    ordered = [facts[row] for row in range(counts.videos)]
+    ordered = [facts[row] for row in rows]
     records = _written_below(path, commits)
     records += [
         write_array(root, f"{path}/{name}", array)
@@ -129,7 +130,7 @@ def publish_teacher(
     root: Path, plan: TeacherPlan, samples: Samples, counts: TableCounts, commits: Sequence[Commit]
 ) -> str:
     """Complete the teacher's metadata, errors of its encodings included, and its manifest; its digest."""
-    path = teacher_path(plan.name)
+    path = plan.path
     records = _written_below(path, commits)
     for spec in plan.signals:
         error = sum((c.errors[spec.name] for c in commits if spec.name in c.errors), ErrorSum())
@@ -162,19 +163,26 @@ def _written_below(path: str, commits: Iterable[Commit]) -> list[ObjectRecord]:
 
 def require_coverage(root: Path, plan: TeacherPlan, samples: Samples, counts: TableCounts) -> None:
     """Expected rows = written rows + listed failures, array by array; else IncompleteCacheError."""
-    usable = ~read_column(root, f"{view_path(plan.view.name)}/failed")
-    own_video = np.array([text.video for text in samples.texts], dtype=np.int64)
+    usable = usable_videos(root, plan.view.name, plan.part.segment)
+    texts = samples.texts[counts.first_text : counts.first_text + counts.texts]
+    own_video = np.array([text.video for text in texts], dtype=np.int64)
     for spec in plan.signals:
-        expected = expected_rows(spec, usable, own_video, counts)
         for part in planned_signal_arrays(plan, spec, counts):
             path = part_path(spec.name, part)
-            present = ShardedRows(root, f"{teacher_path(plan.name)}/{path}").present
+            expected = expected_rows(spec, usable, own_video, counts, part)
+            present = ShardedRows(root, f"{plan.path}/{path}").present
             if (present != expected).any():
                 row = int(np.argmax(present != expected))
                 raise IncompleteCacheError(
                     f"teacher {plan.name!r}, signal {path!r}: row {row} is "
                     f"{'there but its video failed' if present[row] else 'missing'}; dump into another CACHE"
                 )
+
+
+def usable_videos(root: Path, view: str, segment: int) -> np.ndarray:
+    """Which videos of the segments up to `segment` decoded in the view: bool [V]."""
+    failed = [read_column(root, f"{view_path(view, number)}/failed") for number in range(segment + 1)]
+    return ~np.concatenate(failed)
 
 
 def encoding_attributes(error: ErrorSum) -> dict[str, float]:

@@ -7,6 +7,7 @@ when this process first reads it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,25 +24,30 @@ from store.contents import (
 )
 from store.errors import (
     DamagedCacheError,
+    IdentityError,
     IncompleteCacheError,
     MissingFileError,
 )
 from store.identity import require_same
 from store.inputs.samples import Split
+from store.inputs.view import View
 from store.layout import (
     FORMAT_NAME,
     FORMAT_VERSION,
     STATES,
     TableCounts,
     plan_path,
+    view_path,
 )
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
+from store.parts import PLANS, TABLES, TEACHERS, VIEWS, groups_of
 from store.plans import PlannedBatches
-from store.tables import read_batch_plan, read_column, read_strings
+from store.segments import Tables, read_datasets
+from store.tables import read_batch_plan
 from store.teacher_reader import TeacherReader
 from store.untrusted import require_plain_tree, shown
-from store.view_reader import RESIDENT_BYTES
+from store.view_reader import RESIDENT_BYTES, ViewReader
 
 __all__ = ["RESIDENT_BYTES", "Cache", "TeacherReader", "open_cache", "read_root"]
 
@@ -49,15 +55,24 @@ __all__ = ["RESIDENT_BYTES", "Cache", "TeacherReader", "open_cache", "read_root"
 class Cache:
     """A complete cache at `path`, read-only. Use `open_cache`."""
 
-    def __init__(self, path: Path, manifest: Manifest, root: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, tables: Tables) -> None:
         self.path = path
         self.manifest = manifest
-        self.dataset: Mapping[str, Any] = root["dataset"]
+        self.tables = tables
+        self.dataset: Mapping[str, Any] = tables.dataset
 
     @property
     def digest(self) -> str:
         """Names the whole cache: the self-digest of the root's manifest."""
         return self.manifest.digest
+
+    def extends(self, digest: str) -> bool:
+        """Whether `digest` names this cache as it was before something was added to it.
+
+        Proven, not told: what came later is taken away again, and the digest of the rest is that one. Such a
+        state can still be opened: `open_cache(path, digest)`.
+        """
+        return digest != self.digest and self.manifest.as_of(digest) is not None
 
     @property
     def reports_dir(self) -> Path:
@@ -66,17 +81,17 @@ class Cache:
 
     @cached_property
     def video_ids(self) -> list[str]:
-        return read_strings(self.path, "videos/id")
+        return self.tables.video_ids
 
     @cached_property
     def moment_s(self) -> np.ndarray:
         """[V, 2] float32: start and end, in seconds, of what the captions describe; NaN if unknown."""
-        return read_column(self.path, "videos/moment_s")
+        return self.tables.moment_s
 
     @cached_property
     def video_class(self) -> np.ndarray:
         """[V] int64: the text row of each video's class, -1 where it has none."""
-        return check_rows("videos/class", read_column(self.path, "videos/class"), -1, self.dataset["texts"])
+        return self.tables.video_class
 
     @property
     def protocol(self) -> str:
@@ -85,12 +100,12 @@ class Cache:
 
     @cached_property
     def texts(self) -> list[str]:
-        return read_strings(self.path, "texts/text")
+        return self.tables.texts
 
     @cached_property
     def text_video(self) -> np.ndarray:
         """[T] int64: the video row of each text, -1 for a class name."""
-        return check_rows("texts/video", read_column(self.path, "texts/video"), -1, self.dataset["videos"])
+        return self.tables.text_video
 
     def siblings(self, text_rows: np.ndarray) -> np.ndarray:
         """[B, B] bool: which other captions of the batch `text_rows` [B] belong to the same video."""
@@ -101,7 +116,7 @@ class Cache:
 
     def batch_plan(self, name: str) -> PlannedBatches:
         """A stored batch plan; raises UnknownNameError listing what there is."""
-        plans = sorted(path.split("/", 1)[1] for path in self.manifest.groups if path.startswith("plans/"))
+        plans = [group.name for group in groups_of(self.manifest.groups, PLANS)]
         check_name("batch plan", name, plans)
         self.group_manifest(plan_path(name))
         plan = read_batch_plan(self.path, name)
@@ -121,15 +136,11 @@ class Cache:
     def split(self, name: str) -> Split:
         """Row numbers of a split; raises UnknownNameError listing what there is."""
         check_name("split", name, self.splits)
-        video, text = f"splits/{name}/video", f"splits/{name}/text"
-        return Split(
-            check_rows(video, read_column(self.path, video), 0, self.dataset["videos"]),
-            check_rows(text, read_column(self.path, text), 0, self.dataset["texts"]),
-        )
+        return self.tables.split(name)
 
     @property
     def teacher_names(self) -> list[str]:
-        return sorted(path.split("/", 1)[1] for path in self.manifest.groups if path.startswith("teachers/"))
+        return sorted({group.name for group in groups_of(self.manifest.groups, TEACHERS)})
 
     def teacher(self, name: str, resident_bytes: int = RESIDENT_BYTES) -> TeacherReader:
         """One teacher's signals, up to `resident_bytes` of them held in RAM.
@@ -138,6 +149,31 @@ class Cache:
         """
         check_name("teacher", name, self.teacher_names)
         return TeacherReader(self, name, resident_bytes)
+
+    def groups_of(self, teacher: str) -> list[str]:
+        """What a reader of `teacher` reads beside the first tables: its parts, its view, appended tables."""
+        reader = self.teacher(teacher)
+        parts = groups_of(self.manifest.groups, TEACHERS, teacher)
+        views = groups_of(self.manifest.groups, VIEWS, reader.view.name)
+        plan = reader.pair_layout.plan
+        tables = groups_of(self.manifest.groups, TABLES)
+        return [*(group.path for group in (*tables, *parts, *views)), *([plan_path(plan)] if plan else [])]
+
+    def part_counts(self, segment: int) -> TableCounts:
+        """Lengths of the row axes of one segment, those of the batch plans included."""
+        return replace(self.tables.counts(segment), plan_steps=self.counts.plan_steps)
+
+    def view(self, view: View) -> ViewReader:
+        """What is stored of `view`; raises DamagedCacheError, IdentityError if it is not that."""
+        groups = groups_of(self.manifest.groups, VIEWS, view.name)
+        manifests = [self.group_manifest(group.path) for group in groups]
+        if [group.part.segment for group in groups] != list(range(max(len(groups), 1))):
+            raise DamagedCacheError(
+                f"{MANIFEST} of {self.path.name} names no {view_path(view.name)} over all rows up to its "
+                "last; pull the cache again"
+            )
+        lengths = [segment.video[1] - segment.video[0] for segment in self.tables.segments]
+        return ViewReader(self.path, view, manifests, lengths)
 
     def group_manifest(self, path: str) -> Manifest:
         """The manifest of a view, teacher or batch plan, held to its digest; its files to it."""
@@ -171,11 +207,12 @@ def read_root(path: Path) -> Mapping[str, Any]:
     return root
 
 
-def open_cache(path: Path | str) -> Cache:
-    """Open the complete cache at `path`.
+def open_cache(path: Path | str, digest: str | None = None) -> Cache:
+    """Open the complete cache at `path`; with `digest`, as it was when that was its digest.
 
     Raises MissingFileError if there is none, IncompleteCacheError if its dump is unfinished,
-    IdentityError for another format, DamagedCacheError if tables or manifest changed.
+    IdentityError for another format or another cache than `digest` names, DamagedCacheError if tables or
+    manifest changed.
     """
     path = Path(path)
     root = read_root(path)
@@ -185,6 +222,21 @@ def open_cache(path: Path | str) -> Cache:
             "run the same dump command again, it resumes"
         )
     manifest = Manifest.read(path)
+    if digest is not None:
+        manifest = _as_of(path, manifest, digest)
     manifest.check(path)
-    require_arrays(path, table_arrays(root["dataset"]))
-    return Cache(path, manifest, root)
+    tables = Tables(path, read_datasets(path, manifest.groups))
+    for group in groups_of(manifest.groups, TABLES):
+        Manifest.read(path, group.path, manifest.groups[group.path]).check(path)
+    require_arrays(path, table_arrays(tables.datasets))
+    return Cache(path, manifest, tables)
+
+
+def _as_of(path: Path, manifest: Manifest, digest: str) -> Manifest:
+    state = manifest.as_of(digest)
+    if state is None:
+        raise IdentityError(
+            f"{path.name} is {manifest.digest} and never was {digest}: another cache, or something was "
+            "removed from it since; open the cache that the digest names"
+        )
+    return state

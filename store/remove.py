@@ -16,11 +16,12 @@ from store.cli import add_debug
 from store.contents import read_attributes
 from store.durable import PARTIAL_SUFFIX, canonical_json, sync_folder, write_file
 from store.errors import CacheError
-from store.layout import TeacherPlan, plan_path, teacher_path, view_path
+from store.layout import TeacherPlan, plan_path
 from store.ledger import LEDGER, Ledger
 from store.lock import WriterLock
 from store.lookup import check_name
-from store.manifest import MANIFEST, Manifest
+from store.manifest import MANIFEST, Manifest, is_group
+from store.parts import TEACHERS, Group, groups_of
 from store.reader import read_root
 from store.signals import plan_of
 from store.untrusted import printable
@@ -56,7 +57,8 @@ def remove_teacher(root: Path, teacher: str) -> Removal:
         others = [_needs(root, other) for other in known if other != teacher]
         # A teacher whose attributes can't tell may need any.
         kept = own if None in others else own & set().union(*(needs for needs in others if needs))
-        groups = [*sorted(own - kept), teacher_path(teacher)]  # last, so a removal cut short is known by it
+        parts = sorted((group.path for group in _parts(root, teacher)), reverse=True)
+        groups = [*sorted(own - kept), *parts]  # the first part last, so a removal cut short is known by it
         lock.check()
         if manifest is not None and manifest.groups.keys() & set(groups):
             left = {path: digest for path, digest in manifest.groups.items() if path not in groups}
@@ -72,22 +74,33 @@ def remove_teacher(root: Path, teacher: str) -> Removal:
 
 def _teachers(root: Path, manifest: Manifest | None) -> list[str]:
     """Every teacher that the manifest names or that has a folder, begun or left over."""
-    listed = [
-        path.split("/")[1] for path in (manifest.groups if manifest else ()) if path.startswith("teachers/")
-    ]
-    folder = root / "teachers"
-    there = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
-    return sorted({*listed, *there})
+    listed = groups_of(manifest.groups if manifest else (), TEACHERS)
+    return sorted({group.name for group in (*listed, *_folders(root, TEACHERS))})
+
+
+def _folders(root: Path, kind: str) -> list[Group]:
+    """Every group of `kind` that has a folder, in the first rows and in segments."""
+    found = (path.relative_to(root).as_posix() for path in root.glob(f"*/{kind}/*") if path.is_dir())
+    first = (path.relative_to(root).as_posix() for path in root.glob(f"{kind}/*") if path.is_dir())
+    return groups_of([*first, *found], kind)
+
+
+def _parts(root: Path, teacher: str) -> list[Group]:
+    found = [group for group in _folders(root, TEACHERS) if group.name == teacher]
+    return found or [Group(TEACHERS, teacher)]
 
 
 def _needs(root: Path, teacher: str) -> set[str] | None:
     """The groups of the teacher's view and batch plans; None if its attributes can't tell."""
-    try:
-        plan = TeacherPlan.from_dict(read_attributes(root, teacher_path(teacher)))
-    except CacheError:
-        return None
-    plans = {plan_path(name) for spec in plan.signals if (name := plan_of(spec.name))}
-    return {view_path(plan.view.name), *plans}
+    needed = set()
+    for group in _parts(root, teacher):
+        try:
+            plan = TeacherPlan.from_dict(read_attributes(root, group.path), group.part)
+        except CacheError:
+            return None
+        plans = {plan_path(name) for spec in plan.signals if (name := plan_of(spec.name))}
+        needed |= {plan.view_path, *plans}
+    return needed
 
 
 def _forget_tasks(root: Path, teacher: str) -> None:
@@ -120,7 +133,8 @@ def _empty_the_bin(root: Path) -> dict[str, int] | None:
         group.relative_to(bin_folder).as_posix(): sum(
             f.stat().st_size for f in group.rglob("*") if f.is_file()
         )
-        for group in bin_folder.glob("*/*")
+        for group in (*bin_folder.glob("*/*"), *bin_folder.glob("*/*/*"))
+        if is_group(group.relative_to(bin_folder).as_posix())
     }
     shutil.rmtree(bin_folder)
     sync_folder(root)

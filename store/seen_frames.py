@@ -14,12 +14,11 @@ import numpy as np
 from store.durable import read_json
 from store.errors import InputError, MissingFileError, UnknownNameError
 from store.inputs.view import View
-from store.kept_pixels import KeptPixels, PixelRows
+from store.joined_rows import Rows
 from store.layout import view_path
 from store.lookup import check_name
+from store.parts import VIEWS, groups_of
 from store.reader import Cache
-from store.sharded_rows import ShardedRows
-from store.tables import read_strings
 
 if TYPE_CHECKING:
     from store.inputs.decode_pool import Outcome
@@ -28,7 +27,6 @@ TIME_TOLERANCE_S = 1e-3
 THUMBNAIL_TOLERANCE = 4.0
 """Of 255, mean over a frame's thumbnail: builds of FFmpeg make colours of 10 bits this far apart, no more."""
 
-VIEWS = "views/"
 NO_CLIPS = frozenset({".json", ".txt", ".csv", ".tsv", ".md", ".pkl", ".npy", ".wav", ".mp3", ".srt", ".vtt"})
 
 
@@ -39,23 +37,24 @@ class SeenView:
         self.cache = cache
         self.path = view_path(name)
         cache.group_manifest(self.path)
-        self._attributes: dict[str, Any] = read_json(cache.path / self.path / "zarr.json")["attributes"]
-        self.view = View.from_dict(self._attributes["view"])
+        attributes: dict[str, Any] = read_json(cache.path / self.path / "zarr.json")["attributes"]
+        self.view = View.from_dict(attributes["view"])
+        self._stored = cache.view(self.view)
 
     @cached_property
     def failures(self) -> list[str]:
         """[V] why a video has no frames; empty where it has."""
-        return read_strings(self.cache.path, f"{self.path}/failure")
+        return self._stored.reasons
 
     @cached_property
     def routes(self) -> list[str]:
         """[V] how it was decoded, see store.inputs.frames."""
-        return read_strings(self.cache.path, f"{self.path}/decoding_route")
+        return self._stored.routes
 
     @cached_property
-    def _arrays(self) -> dict[str, ShardedRows]:
+    def _arrays(self) -> dict[str, Rows]:
         names = ("frame_time_s", "frame_valid", "frame_thumbnail")
-        return {name: ShardedRows(self.cache.path, f"{self.path}/{name}") for name in names}
+        return {name: self._stored.rows(name) for name in names}
 
     def _row(self, name: str, row: int) -> np.ndarray:
         values: np.ndarray = self._arrays[name].read(np.array([row]))[0]
@@ -75,11 +74,10 @@ class SeenView:
 
     def kept_frames(self, row: int) -> np.ndarray | None:
         """[R, M, Y, X, 3] uint8, None where the cache keeps no pixels."""
-        told = self._attributes.get("pixels")
-        if told is None:
+        if self._stored.kept_pixels is None:
             return None
-        kept = KeptPixels(told["encoding"], told["quality"])
-        return PixelRows(self.cache.path, self.path, self.view, kept).read(np.array([row]))[0]
+        frames: np.ndarray = self._stored.pixels.read(np.array([row]))[0]
+        return frames
 
     def difference(self, row: int, outcome: Outcome) -> str | None:
         """How what a file decodes to now differs from what was seen of video `row`; None if it does not."""
@@ -121,7 +119,7 @@ def frames_apart(
 
 def open_seen(cache: Cache, name: str | None) -> SeenView:
     """The view `name`, or the only one that there is; raises errors that list what there is."""
-    names = sorted(group.removeprefix(VIEWS) for group in cache.manifest.groups if group.startswith(VIEWS))
+    names = sorted({group.name for group in groups_of(cache.manifest.groups, VIEWS)})
     if name is None and len(names) > 1:
         raise InputError(f"{cache.path.name} holds several views: choose one with --view {' | '.join(names)}")
     if not names:

@@ -141,17 +141,18 @@ class RowsArray:
 class ShardFile:
     """Shard `number` of the array at `root`/`array_path`, written row by row; a context manager.
 
-    Rows that are never appended are absent. Bytes go to a file aside, named at random: a worker that outlived
-    its coordinator shares it with nobody. `finish` syncs and renames it, and what it returns counts only once
-    it stands in the ledger. Without `finish` nothing appears.
+    before: how many rows lie in arrays of earlier segments. Rows that are never appended are absent. Bytes
+    go to a file aside, named at random: a worker that outlived its coordinator shares it with nobody.
+    `finish` syncs and renames it, and what it returns counts only once it stands in the ledger. Without
+    `finish` nothing appears.
     """
 
-    def __init__(self, root: Path, array_path: str, array: RowsArray, number: int) -> None:
+    def __init__(self, root: Path, array_path: str, array: RowsArray, number: int, before: int = 0) -> None:
         assert array.shard_rows is not None
         self._root = root
         self._array_path = array_path
         self._array = array
-        self._first_row = number * array.shard_rows
+        self._first_row = before + number * array.shard_rows
         self._path = root / array_path / array.shard_path(number)
         self._aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         self._index = np.full((array.shard_rows, 2), ABSENT, dtype="<u8")

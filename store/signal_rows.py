@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from store.calibration import EncodedRows, SignalCodec, fitted_names
 from store.errors import InputError
-from store.layout import part_path
+from store.inputs.samples import Segment
+from store.joined_rows import JoinedScores, Rows, ScoreBlock, joined
+from store.layout import EARLIER_VIDEOS, OWN_VIDEOS, part_path
 from store.sharded_rows import ShardedRows
 from store.signals import SignalSpec
 from store.tables import read_column
@@ -34,8 +36,54 @@ class BatchBuffers:
         return sum(part.nbytes for parts in self.parts.values() for part in parts.values())
 
 
+@dataclass(frozen=True)
+class StoredSignal:
+    """Where the rows of a signal lie: `paths[s]` is its folder for the rows of segment s, None where those
+    are missing, because the teacher was not extended over them (`reason` says so). What was fitted to the
+    signal lies in the first. segments: which videos and texts each segment holds.
+    """
+
+    spec: SignalSpec
+    paths: tuple[str | None, ...]
+    segments: tuple[Segment, ...]
+    reason: str
+
+    def codec(self, root: Path) -> SignalCodec:
+        """What decodes it, with the numbers that were fitted to it."""
+        names = fitted_names(self.spec)
+        return SignalCodec(self.spec, {name: read_column(root, f"{self.paths[0]}/{name}") for name in names})
+
+    def rows(self, root: Path, part: str) -> Rows:
+        """The rows of the stored array `part` ("" for the signal itself) over all segments."""
+        if self.spec.kind.axes == "VT" and len(self.paths) > 1:
+            return JoinedScores(
+                list(self._blocks(root)), self.segments[-1].video[1], self.segments[-1].text[1]
+            )
+        if self.spec.row_axis == "S":
+            assert self.paths[0] is not None
+            return ShardedRows(root, part_path(self.paths[0], part))
+        axis = "video" if self.spec.row_axis == "V" else "text"
+        runs = [getattr(segment, axis) for segment in self.segments]
+        paths = [None if path is None else part_path(path, part) for path in self.paths]
+        return joined(root, paths, [end - first for first, end in runs], self.reason)
+
+    def _blocks(self, root: Path) -> Iterator[ScoreBlock]:
+        """The blocks of pair scores that the segments brought."""
+        for number, (path, segment) in enumerate(zip(self.paths, self.segments, strict=True)):
+            if path is None:
+                continue
+            if number == 0:
+                yield ScoreBlock(ShardedRows(root, path), segment.video, segment.text)
+                continue
+            columns = {OWN_VIDEOS: (0, segment.text[1]), EARLIER_VIDEOS: segment.text}
+            videos = {OWN_VIDEOS: segment.video, EARLIER_VIDEOS: (0, segment.video[0])}
+            for name, text in columns.items():
+                if text[1] > text[0]:
+                    yield ScoreBlock(ShardedRows(root, f"{path}/{name}"), videos[name], text)
+
+
 class SignalRows:
-    """The stored signals of one teacher below `root`/`path`; any number of threads may read at once.
+    """The stored signals of one teacher below `root`; any number of threads may read at once.
 
     A signal is one array or several (its parts). When signals are first read, those that fit in what is
     left of `resident_bytes` are loaded whole into RAM, of those asked for together the smallest first; the
@@ -43,24 +91,21 @@ class SignalRows:
     signal, and what is handed out, or the buffers that the caller gives.
     """
 
-    def __init__(self, root: Path, path: str, signals: Mapping[str, SignalSpec], resident_bytes: int) -> None:
+    def __init__(self, root: Path, signals: Mapping[str, StoredSignal], resident_bytes: int) -> None:
         self._root = root
-        self._path = path
         self._signals = signals
         self._bytes_left = resident_bytes
         self._codecs: dict[str, SignalCodec] = {}
-        self._parts: dict[str, dict[str, ShardedRows]] = {}
+        self._parts: dict[str, dict[str, Rows]] = {}
         self._opening = threading.Lock()
 
     def codec(self, signal: str) -> SignalCodec:
         """What decodes a signal, with the numbers that were fitted to it."""
         if signal not in self._codecs:
-            spec, path = self._signals[signal], f"{self._path}/{signal}"
-            fitted = {name: read_column(self._root, f"{path}/{name}") for name in fitted_names(spec)}
-            self._codecs[signal] = SignalCodec(spec, fitted)
+            self._codecs[signal] = self._signals[signal].codec(self._root)
         return self._codecs[signal]
 
-    def parts(self, signal: str) -> Mapping[str, ShardedRows]:
+    def parts(self, signal: str) -> Mapping[str, Rows]:
         """The arrays of one signal by name, "" where it is one."""
         if signal not in self._parts:
             self.open([signal])
@@ -71,12 +116,12 @@ class SignalRows:
         if self._parts.keys() >= set(signals):
             return
         with self._opening:
-            opened: dict[str, dict[str, ShardedRows]] = {}
+            opened: dict[str, dict[str, Rows]] = {}
             for signal in dict.fromkeys(signals):
                 if signal not in self._parts:
-                    base = f"{self._path}/{signal}"
                     names = self.codec(signal).parts
-                    opened[signal] = {part: ShardedRows(self._root, part_path(base, part)) for part in names}
+                    stored = self._signals[signal]
+                    opened[signal] = {part: stored.rows(self._root, part) for part in names}
             by_size = sorted(opened, key=lambda signal: _bytes_of(opened[signal]))
             for signal in by_size:
                 if _bytes_of(opened[signal]) <= self._bytes_left:
@@ -115,7 +160,7 @@ class SignalRows:
         return batch
 
 
-def _bytes_of(parts: Mapping[str, ShardedRows]) -> int:
+def _bytes_of(parts: Mapping[str, Rows]) -> int:
     return sum(part.nbytes for part in parts.values())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from store.durable import ObjectRecord, canonical_json, read_json, record_file, write_file
 from store.errors import DamagedCacheError
-from store.inputs.samples import TEXT_KINDS, Samples
+from store.inputs.samples import TEXT_KINDS, Samples, Segment, Split
 from store.ledger import VideoFacts
 from store.plans import PlannedBatches
 from store.shards import CRC_BYTES, DTYPES, RowsArray, crc32c
@@ -88,29 +88,41 @@ def read_strings(root: Path, path: str) -> list[str]:
         raise DamagedCacheError(f"{path}_utf8 is not UTF-8; pull it again") from None
 
 
-def write_samples(root: Path, samples: Samples) -> Iterator[ObjectRecord]:
-    """Write videos/, texts/ and splits/ of a dataset."""
+def write_samples(
+    root: Path, samples: Samples, segment: Segment, earlier: Mapping[str, Split], folder: str = ""
+) -> Iterator[ObjectRecord]:
+    """Write videos/, texts/ and splits/ of the rows of `segment`, below `folder`.
+
+    earlier: rows of the splits that stand in tables before; here come the others.
+    """
     unknown = (np.nan, np.nan)
-    moments = np.array([video.moment_s or unknown for video in samples.videos], dtype=np.float32)
-    classes = np.array([-1 if v.label is None else v.label for v in samples.videos], dtype=np.int64)
-    kinds = np.array([TEXT_KINDS.index(text.kind) for text in samples.texts], dtype=np.uint8)
-    own_videos = np.array([text.video for text in samples.texts], dtype=np.int64)
-    yield from write_strings(root, "videos/id", [video.id for video in samples.videos], "V")
-    yield from write_column(root, "videos/moment_s", moments.reshape(-1, 2), ("V", "start_end"))
-    yield from write_column(root, "videos/class", classes, ("V",))
-    yield from write_strings(root, "texts/text", [text.text for text in samples.texts], "T")
-    yield from write_column(root, "texts/video", own_videos, ("T",))
-    yield from write_column(root, "texts/kind", kinds, ("T",))
+    videos, texts = samples.videos[slice(*segment.video)], samples.texts[slice(*segment.text)]
+    moments = np.array([video.moment_s or unknown for video in videos], dtype=np.float32)
+    classes = np.array([-1 if v.label is None else v.label for v in videos], dtype=np.int64)
+    kinds = np.array([TEXT_KINDS.index(text.kind) for text in texts], dtype=np.uint8)
+    own_videos = np.array([text.video for text in texts], dtype=np.int64)
+    yield from write_strings(root, f"{folder}videos/id", [video.id for video in videos], "V")
+    yield from write_column(root, f"{folder}videos/moment_s", moments.reshape(-1, 2), ("V", "start_end"))
+    yield from write_column(root, f"{folder}videos/class", classes, ("V",))
+    yield from write_strings(root, f"{folder}texts/text", [text.text for text in texts], "T")
+    yield from write_column(root, f"{folder}texts/video", own_videos, ("T",))
+    yield from write_column(root, f"{folder}texts/kind", kinds, ("T",))
+    nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int64))
     for name, split in samples.splits.items():
-        yield from write_column(root, f"splits/{name}/video", split.video.astype(np.int64), ("V_of_split",))
-        yield from write_column(root, f"splits/{name}/text", split.text.astype(np.int64), ("T_of_split",))
+        before, path = earlier.get(name, nothing), f"{folder}splits/{name}"
+        for column, axis, rows, there in (
+            ("video", "V_of_split", split.video, before.video),
+            ("text", "T_of_split", split.text, before.text),
+        ):
+            added = rows[~np.isin(rows, there)].astype(np.int64)
+            yield from write_column(root, f"{path}/{column}", added, (axis,))
 
 
 def write_video_facts(root: Path, path: str, facts: Sequence[VideoFacts]) -> Iterator[ObjectRecord]:
     """Write what decoding told of every video, row by row, into the view at `path`."""
     duration_s = [np.nan if video.duration_s is None else video.duration_s for video in facts]
     skipped = np.array([video.skipped_packets for video in facts], dtype=np.int64)
-    yield from write_column(root, f"{path}/failed", np.array([bool(v.failure) for v in facts]), ("V",))
+    yield from write_column(root, f"{path}/failed", np.array([bool(v.failure) for v in facts], bool), ("V",))
     yield from write_strings(root, f"{path}/failure", [video.failure for video in facts], "V")
     yield from write_strings(root, f"{path}/decoding_route", [video.route for video in facts], "V")
     yield from write_column(root, f"{path}/duration_s", np.array(duration_s, np.float64), ("V",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ from store.calibration import EncodedRows, SignalCodec
 from store.contents import read_plan, require_arrays, teacher_contents
 from store.durable import read_json
 from store.errors import DamagedCacheError, InputError, UnknownNameError
+from store.inputs.samples import Segment
 from store.inputs.view import View
-from store.kept_pixels import PixelRows
-from store.layout import teacher_path, view_path
+from store.joined_rows import JoinedRows, Rows
+from store.layout import teacher_path
 from store.pair_scores import (
     DENSE,
     FACTORED,
@@ -28,17 +29,24 @@ from store.pair_scores import (
     PlannedScores,
     TopkScores,
 )
+from store.parts import TEACHERS, group_of, groups_of
 from store.planned_topk import PlannedTopk, PlannedTopkScores, topk_plan
-from store.sharded_rows import ShardedRows, row_numbers
-from store.signal_rows import Batch, BatchBuffers, SignalRows
+from store.sharded_rows import row_numbers
+from store.signal_rows import Batch, BatchBuffers, SignalRows, StoredSignal
 from store.signals import SignalSpec
+from store.teacher_parts import stored_signal, whole_plan
 from store.untrusted import is_of
-from store.view_reader import RESIDENT_BYTES, ViewReader
+from store.view_reader import RESIDENT_BYTES, JoinedPixels
 
 if TYPE_CHECKING:
     from store.reader import Cache
 
-ENCODING_ERRORS = ("relative_l2", "max_abs", "mean_cosine", "min_cosine")
+ENCODING_ERRORS: dict[str, Callable[[Any], float]] = {
+    "relative_l2": max,
+    "max_abs": max,
+    "mean_cosine": min,
+    "min_cosine": min,
+}
 
 
 class TeacherReader:
@@ -52,14 +60,42 @@ class TeacherReader:
         self.cache = cache
         self.name = name
         self.path = teacher_path(name)
-        self._manifest = cache.group_manifest(self.path)
-        self.plan = read_plan(cache.path, name)
+        groups = groups_of(cache.manifest.groups, TEACHERS, name)
+        self._manifests = [cache.group_manifest(group.path) for group in groups]
+        parts = [read_plan(cache.path, name, group.part) for group in groups]
+        self.plan = whole_plan(cache.path, parts)
         self.signals: dict[str, SignalSpec] = {spec.name: spec for spec in self.plan.signals}
-        counts = cache.counts
-        seen = cache.group_manifest(view_path(self.view.name)).objects
-        self._view = ViewReader(cache.path, self.view, seen, counts.videos)
-        require_arrays(cache.path, teacher_contents(cache.path, self.plan, counts))
-        self._signal_rows = SignalRows(cache.path, self.path, self.signals, resident_bytes)
+        self._view = cache.view(self.view)
+        for part in parts:
+            require_arrays(
+                cache.path, teacher_contents(cache.path, part, cache.part_counts(part.part.segment))
+            )
+        self.stored: dict[str, StoredSignal] = {
+            spec.name: stored_signal(spec, parts, cache.tables.segments, self._beyond)
+            for spec in self.plan.signals
+        }
+        self._signal_rows = SignalRows(cache.path, self.stored, resident_bytes)
+
+    @property
+    def _beyond(self) -> str:
+        """Why rows may be missing that the tables have."""
+        return (
+            f"was appended after teacher {self.name!r} was dumped; extend it: python -m teacher_dump dump "
+            f"--extend, with its options"
+        )
+
+    @cached_property
+    def segments(self) -> int:
+        """Over how many of the cache's segments this teacher was dumped."""
+        return 1 + max(
+            group.part.segment for group in groups_of(self.cache.manifest.groups, TEACHERS, self.name)
+        )
+
+    @cached_property
+    def covered(self) -> Segment:
+        """The rows that this teacher was dumped over: those behind them were appended since."""
+        last = self.cache.tables.segments[self.segments - 1]
+        return Segment((0, last.video[1]), (0, last.text[1]))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -83,10 +119,15 @@ class TeacherReader:
         """[V, R, M] bool."""
         return self._view.frame_valid
 
-    @property
+    @cached_property
     def video_usable(self) -> np.ndarray:
-        """[V] bool: the video was decoded, so its signals are there."""
-        return self._view.video_usable
+        """[V] bool: the video was decoded, and this teacher was dumped over it, so its signals are there."""
+        return self._view.video_usable & (np.arange(self.cache.counts.videos) < self.covered.video[1])
+
+    @cached_property
+    def text_usable(self) -> np.ndarray:
+        """[T] bool: this teacher was dumped over the text."""
+        return np.arange(self.cache.counts.texts) < self.covered.text[1]
 
     @property
     def failures(self) -> dict[int, str]:
@@ -99,7 +140,7 @@ class TeacherReader:
         return self._view.kept_pixels
 
     @property
-    def pixels(self) -> PixelRows:
+    def pixels(self) -> JoinedPixels:
         """The frames that the view keeps; raises UnknownNameError, with the way out, if it keeps none."""
         return self._view.pixels
 
@@ -107,20 +148,28 @@ class TeacherReader:
     def bytes_by_signal(self) -> dict[str, int]:
         """Bytes on disk of each signal."""
         totals = dict.fromkeys(self.signals, 0)
-        for record in self._manifest.objects:
-            path = record.path.removeprefix(self.path + "/")
-            owner = next((name for name in totals if path.startswith(name + "/")), None)
-            if owner is not None:
-                totals[owner] += record.bytes
+        for manifest in self._manifests:
+            for record in manifest.objects:
+                path = record.path.removeprefix(group_of(record.path) + "/")
+                owner = next((name for name in totals if path.startswith(name + "/")), None)
+                if owner is not None:
+                    totals[owner] += record.bytes
         return totals
 
     def encoding_error(self, signal: str) -> dict[str, float]:
-        """relative_l2, max_abs, mean_cosine, min_cosine of the encoding, measured on what was written."""
-        attributes = read_json(self.cache.path / self.path / signal / "zarr.json")["attributes"]
-        told = {name: attributes.get(f"encoding_{name}") for name in ENCODING_ERRORS}
-        if not all(is_of(error, float) for error in told.values()):
-            raise DamagedCacheError(f"{self.path}/{signal} states no encoding error; pull it again")
-        return {name: float(error) for name, error in told.items()}
+        """relative_l2, max_abs, mean_cosine, min_cosine of the encoding, measured on what was written.
+
+        Of several segments, the worst that one of them states.
+        """
+        paths = [path for path in self.stored[signal].paths if path is not None]
+        told = [read_json(self.cache.path / path / "zarr.json")["attributes"] for path in paths]
+        worst = {}
+        for name, choose in ENCODING_ERRORS.items():
+            errors = [attributes.get(f"encoding_{name}") for attributes in told]
+            if not all(is_of(error, float) for error in errors):
+                raise DamagedCacheError(f"{self.path}/{signal} states no encoding error; pull it again")
+            worst[name] = float(choose(errors))
+        return worst
 
     def require(self, signals: Sequence[str]) -> None:
         """Raise UnknownNameError, with the command that adds it, for a signal that is not stored."""
@@ -141,7 +190,7 @@ class TeacherReader:
         self.require([signal])
         return self._signal_rows.codec(signal)
 
-    def _rows(self, signal: str) -> ShardedRows:
+    def _rows(self, signal: str) -> Rows:
         self.require([signal])
         return self._signal_rows.parts(signal)[""]
 
@@ -203,7 +252,9 @@ class TeacherReader:
     def _pair_scorer(self) -> PairScorer:
         layout = self.pair_layout
         if layout.layout == DENSE:
-            return DenseScores(self._rows("video_text_logits"))
+            logits = self._rows("video_text_logits")
+            assert not isinstance(logits, JoinedRows)
+            return DenseScores(logits)
         if layout.layout == PLANNED:
             assert layout.plan is not None
             return PlannedScores(

@@ -9,7 +9,7 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,20 +23,33 @@ from store.agreement import (
     check_view_group,
     view_of,
 )
-from store.contents import read_attributes, read_plan, table_counts
+from store.contents import check_dataset, read_attributes, read_plan, table_counts
 from store.durable import ObjectRecord
 from store.errors import CacheError, DamagedCacheError, IncompleteCacheError
 from store.inputs.view import View
-from store.layout import COMPLETE, DUMPING, TableCounts, TeacherPlan, plan_path, teacher_path, view_path
+from store.layout import COMPLETE, DUMPING, TeacherPlan, plan_path, teacher_path, view_path
 from store.ledger import LEDGER
 from store.lock import LOCK
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest, digest_problem, is_group, is_outside, size_problem
 from store.object_checks import ShardCheck, check_shard, read_arrays, shard_number
+from store.parts import (
+    FIRST,
+    PLANS,
+    TABLES,
+    TEACHERS,
+    VIEWS,
+    Group,
+    group_at,
+    group_of,
+    groups_of,
+)
 from store.reader import read_root
+from store.segments import Tables, read_datasets
 from store.shards import DTYPES, RowsArray
 from store.signals import plan_of
 from store.tables import read_batch_plan
+from store.teacher_parts import whole_plan
 from store.untrusted import FILE, NEITHER, Entry, entries
 
 MOST_THREADS = 8
@@ -116,17 +129,17 @@ class Verification:
         """The groups to check."""
         if teacher is None:
             return list(manifest.groups)
-        names = [path.split("/")[1] for path in manifest.groups if path.startswith("teachers/")]
-        check_name("teacher", teacher, names)
-        chosen = [teacher_path(teacher)]
-        try:
-            plan = read_plan(self.root, teacher)
-            chosen.append(view_path(plan.view.name))
+        check_name("teacher", teacher, sorted({group.name for group in groups_of(manifest.groups, TEACHERS)}))
+        chosen = [group.path for group in groups_of(manifest.groups, TABLES)]
+        for group in groups_of(manifest.groups, TEACHERS, teacher):
+            chosen.append(group.path)
+            try:
+                plan = read_plan(self.root, teacher, group.part)
+            except CacheError:
+                continue  # what is wrong with its attributes comes out when they are checked
             plans = {plan_of(spec.name) for spec in plan.signals} - {None}
-            chosen += sorted(plan_path(str(name)) for name in plans)
-        except CacheError:
-            return chosen  # what is wrong with its attributes comes out when they are checked
-        return chosen
+            chosen += [plan.view_path, *sorted(plan_path(str(name)) for name in plans)]
+        return list(dict.fromkeys(chosen))
 
     def _group_manifests(self, manifest: Manifest, groups: Iterable[str]) -> dict[str, Manifest]:
         """The manifest of every group that has a sound one."""
@@ -147,11 +160,11 @@ class Verification:
         in_use = {folder for path in [*self.tree, *listed] for folder in _folders_of(path)}
         unfinished = set()
         for path, entry in self.tree.items():
-            group = "/".join(path.split("/")[:2])
-            unjudged = is_group(group) and group in manifest.groups and group not in manifests
+            group = path if is_group(path) else group_of(path)
+            unjudged = group in manifest.groups and group not in manifests
             if path in listed or is_outside(path) or unjudged or entry.kind == NEITHER:
                 continue
-            if is_group(group) and group not in manifest.groups and self._is_unfinished(group):
+            if group and group not in manifest.groups and self._is_unfinished(group):
                 unfinished.add(f"{group} is unfinished and was not checked")
             elif path in (LOCK, LEDGER):
                 unfinished.add(
@@ -165,18 +178,24 @@ class Verification:
 
     def _is_unfinished(self, group: str) -> bool:
         """Whether a group outside the manifest is what a dump under way leaves, and a resume takes up."""
-        kind, name = group.split("/")
+        found = group_at(group)
+        assert found is not None
         try:
             attributes = read_attributes(self.root, group)
-            if kind == "plans":
-                read_batch_plan(self.root, name)
-            elif kind == "views":
+            if found.kind == PLANS:
+                read_batch_plan(self.root, found.name)
+            elif found.kind == VIEWS:
                 View.from_dict(attributes.get("view"))
-            else:
+            elif found.kind == TEACHERS:
                 TeacherPlan.from_dict(attributes)
+            else:
+                check_dataset(attributes.get("dataset"))
         except CacheError:
-            return False
-        return kind == "plans" or attributes.get("state") == DUMPING
+            # The zarr.json of a segment is written behind its tables.
+            return found.kind == TABLES and f"{group}/zarr.json" not in self.tree
+        if found.kind in (PLANS, TABLES) or attributes.get("state") == DUMPING:
+            return True
+        return attributes.get("state") == COMPLETE and LEDGER in self.tree
 
     def _check_sizes(self, records: Mapping[str, ObjectRecord]) -> None:
         for path, record in records.items():
@@ -255,51 +274,67 @@ class Verification:
         for path in self.faulty & records.keys():
             array = shards.arrays.get(path.split("/c/")[0])
             if array is None or array.shard_rows is None or path.endswith("zarr.json"):
-                group = "/".join(path.split("/")[:2])
-                broken.add(group if is_group(group) else "")
+                broken.add(group_of(path))
         return broken
 
     def _check_agreement(
         self, manifests: Mapping[str, Manifest], broken: set[str], shards: ShardTable
     ) -> None:
         """Whether tables, views and teachers fit; what stands on a broken group is not asked."""
-        if "" in broken:
+        tables_of = {group.path for group in groups_of(manifests, TABLES)} | {""}
+        if tables_of & broken:
             return
-        dataset = read_root(self.root)["dataset"]
-        if not self._collect("", check_tables(self.root, dataset)):
+        read_root(self.root)
+        try:
+            tables = Tables(self.root, read_datasets(self.root, manifests))
+        except CacheError as error:
+            self.add("tables", error)
             return
-        sound = {""}
-        order = ("plans", "views", "teachers")  # a teacher's rows follow from the other two
-        groups = sorted(set(manifests) - {""} - broken, key=lambda group: order.index(group.split("/")[0]))
-        for group in groups:
+        if not self._collect("", check_tables(tables)):
+            return
+        sound = set(tables_of)
+        order = (PLANS, VIEWS, TEACHERS)  # a teacher's rows follow from the other two
+        found = [group for kind in order for group in groups_of(manifests, kind) if group.path not in broken]
+        for group in found:
             try:
-                counts = table_counts(self.root, dataset, sound)
-                problems = self._group_problems(group, counts, sound, manifests, shards)
+                problems = self._group_problems(group, tables, sound, manifests, shards)
             except CacheError as error:
-                self.add(f"{group}/zarr.json", error)
+                self.add(f"{group.path}/zarr.json", error)
                 continue
-            if self._collect(group, problems):
-                sound.add(group)
+            if self._collect(group.path, problems):
+                sound.add(group.path)
 
     def _group_problems(
         self,
-        group: str,
-        counts: TableCounts,
+        group: Group,
+        tables: Tables,
         sound: Iterable[str],
         manifests: Mapping[str, Manifest],
         shards: ShardTable,
     ) -> Iterable[Problem]:
-        kind, name = group.split("/")
-        if kind == "plans":
-            return check_plan_group(self.root, name, counts)
-        if kind == "views":
-            return check_view_group(self.root, view_of(self.root, name), counts.videos, shards)
-        plan = read_plan(self.root, name)
-        needed = {view_path(plan.view.name)}
+        if group.part.segment >= len(tables.segments):
+            raise DamagedCacheError(f"there is no segment {group.part.segment}")
+        steps = table_counts(self.root, tables.dataset, sound).plan_steps
+        counts = replace(tables.counts(group.part.segment), plan_steps=steps)
+        if group.kind == PLANS:
+            return check_plan_group(tables, group.name)
+        if group.kind == VIEWS:
+            view = view_of(self.root, group)
+            return check_view_group(self.root, view, counts.videos, group.path, shards)
+        plan = read_plan(self.root, group.name, group.part)
+        needed = {view_path(plan.view.name, number) for number in range(group.part.segment + 1)}
         needed |= {plan_path(batches) for spec in plan.signals if (batches := plan_of(spec.name))}
+        if plan.part != FIRST:
+            needed.add(teacher_path(plan.name))
+            earlier = [
+                part
+                for part in groups_of(manifests, TEACHERS, group.name)
+                if part.path in {*sound, group.path}
+            ]
+            whole_plan(self.root, [read_plan(self.root, part.name, part.part) for part in earlier])
         for other in sorted(needed - set(sound)):
             self._require_listed(other, manifests)
-        return check_teacher_group(self.root, name, counts, shards) if needed <= set(sound) else ()
+        return check_teacher_group(tables, plan, counts, shards) if needed <= set(sound) else ()
 
     def _require_listed(self, group: str, manifests: Mapping[str, Manifest]) -> None:
         if f"{group}/{MANIFEST}" not in self.faulty and group not in manifests:

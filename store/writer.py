@@ -17,8 +17,10 @@ import numpy as np
 from store.contents import check_dataset, read_attributes
 from store.durable import PARTIAL_SUFFIX, ObjectRecord, record_file
 from store.errors import IncompleteCacheError, InputError
+from store.extension import wanted_dataset
 from store.identity import require_same
-from store.inputs.samples import Samples
+from store.inputs.samples import Samples, Segment
+from store.kept_pixels import KeptPixels
 from store.layout import (
     COMPLETE,
     DATASET_IDENTITY,
@@ -31,12 +33,12 @@ from store.layout import (
     check_path_name,
     dataset_attributes,
     plan_path,
-    teacher_path,
     view_path,
 )
-from store.ledger import Commit, Ledger
+from store.ledger import LEDGER, Commit, Ledger
 from store.lock import BEAT_S, WriterLock
 from store.manifest import MANIFEST, Manifest
+from store.parts import FIRST, TEACHERS, Group, Part, group_of_task, segment_folder
 from store.plans import PlannedBatches
 from store.publication import (
     planned_view_arrays,
@@ -47,6 +49,7 @@ from store.publication import (
     write_manifest,
     write_signal,
 )
+from store.segments import Tables, read_datasets
 from store.signals import named_groups, plan_of
 from store.tables import read_batch_plan, write_column, write_samples
 from store.untrusted import require_plain_tree
@@ -57,12 +60,13 @@ TABLES_TASK = "tables"
 class CacheWriter:
     """The one process that may change the cache at `root`; a context manager that holds its lock.
 
-    Creates the cache with the tables of `samples`, or opens it: then its dataset must be the same. beat_s:
-    seconds between the lock's heartbeats; who died is taken over after five.
+    Creates the cache with the tables of `samples`, or opens it: then its dataset must be the same. extend: to
+    a finished cache, rows of `samples` may come behind those that it has. beat_s: seconds between the lock's
+    heartbeats; who died is taken over after five.
     Raises LockedCacheError, IdentityError (naming the field), DamagedCacheError.
     """
 
-    def __init__(self, root: Path, samples: Samples, beat_s: float = BEAT_S) -> None:
+    def __init__(self, root: Path, samples: Samples, beat_s: float = BEAT_S, extend: bool = False) -> None:
         for split in samples.splits:
             check_path_name("split", split)
         if root.exists() and not root.is_dir():
@@ -75,7 +79,7 @@ class CacheWriter:
         self.samples = samples
         self._lock = WriterLock(root, beat_s)
         try:
-            self._open()
+            self._open(extend)
         except BaseException:
             self._lock.release()
             raise
@@ -107,13 +111,31 @@ class CacheWriter:
     ) -> None:
         self._lock.release()
 
-    def _open(self) -> None:
+    def _open(self, extend: bool) -> None:
         self._published = Manifest.read(self.root) if (self.root / MANIFEST).exists() else None
-        attributes = dataset_attributes(self.samples)
+        self._dataset = self._checked_dataset(extend)
         self._batch_plans = {
             file.parent.name: read_batch_plan(self.root, file.parent.name)
             for file in (self.root / "plans").glob(f"*/{MANIFEST}")
         }
+        self._sweep()
+        self.ledger = Ledger(self.root, repair=True)
+        if self._published is not None and (self.root / LEDGER).exists():
+            self.ledger.forget(commit.task for commit in self.ledger if self._is_past(commit))
+        if self._published is None and TABLES_TASK not in self.ledger:
+            self.ledger.append(Commit(TABLES_TASK, tuple(self._write_tables())))
+        if not (self.root / "zarr.json").exists():
+            self._write_root(self._dataset, PLANNED)
+        if len(self.segments) > 1:
+            self._write_segment()
+
+    def _checked_dataset(self, extend: bool) -> dict[str, Any]:
+        """What the root, or the last segment, is to say of the dataset; raises IdentityError."""
+        attributes = dataset_attributes(self.samples)
+        if self._published is not None:
+            tables = Tables(self.root, read_datasets(self.root, self._published.groups))
+            self._splits = {name: tables.split(name) for name in tables.dataset["splits"]}
+            return wanted_dataset(tables, self.samples, extend)
         if (self.root / "zarr.json").exists():
             stored = read_attributes(self.root, "")
             check_dataset(stored.get("dataset"))
@@ -123,21 +145,52 @@ class CacheWriter:
                 f"the dataset of {self.root.name}",
                 "dump into another CACHE, or restore the dataset's files",
             )
-        self._sweep()
-        self.ledger = Ledger(self.root, repair=True)
-        leftover = all(c.task == TABLES_TASK or self.is_complete(c.teacher) for c in self.ledger)
-        if self._published is not None and leftover:
-            self.ledger.delete()
-        if self._published is None and TABLES_TASK not in self.ledger:
-            self.ledger.append(Commit(TABLES_TASK, tuple(self._write_tables())))
-        if not (self.root / "zarr.json").exists():
-            self._write_root(attributes, PLANNED)
+        return attributes
+
+    def _is_past(self, commit: Commit) -> bool:
+        """Whether a task of a finished cache vouches for nothing: it was published, or its folder is gone."""
+        assert self._published is not None
+        group = group_of_task(commit.task)
+        there = (self.root / group.path / "zarr.json").is_file()
+        return commit.task == TABLES_TASK or group.path in self._published.groups or not there
 
     def _sweep(self) -> None:
         """Remove what killed processes left aside; one that still runs finds its file gone and stops."""
-        for folder in ("views", "teachers", "plans"):
+        segments = [segment_folder(number) for number in range(len(self.segments))]
+        for folder in (f"{segment}{kind}" for segment in segments for kind in ("views", "teachers", "plans")):
             for aside in (self.root / folder).rglob(f"*{PARTIAL_SUFFIX}"):
                 aside.unlink(missing_ok=True)
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The rows of the dataset, as they came."""
+        return [Segment.of(told) for told in self._dataset["segments"]]
+
+    def _write_segment(self) -> None:
+        """Write the tables of the last segment, unless they are there; a teacher over them publishes them."""
+        number = len(self.segments) - 1
+        folder = segment_folder(number)
+        path = folder.strip("/")
+        assert self._published is not None
+        if path in self._published.groups:
+            return
+        if (self.root / path / MANIFEST).exists():
+            begun = read_attributes(self.root, path).get("dataset")
+            check_dataset(begun)
+            assert begun is not None
+            require_same(
+                {key: begun[key] for key in DATASET_IDENTITY},
+                {key: self._dataset[key] for key in DATASET_IDENTITY},
+                f"the extension of {self.root.name} that was begun",
+                f"finish it with the dataset it was begun with, or delete its folder {path} to give it up",
+            )
+            return
+        self._clear(path)
+        groups = ["videos", "texts", "splits", *(f"splits/{name}" for name in self.samples.splits), "views"]
+        records = [write_group(self.root, f"{folder}{group}", {}) for group in (*groups, "teachers")]
+        records += write_samples(self.root, self.samples, self.segments[-1], self._splits, folder)
+        records.append(write_group(self.root, path, {"dataset": self._dataset}))
+        write_manifest(self.root, path, records)
 
     def _write_root(self, dataset: dict[str, Any], state: str) -> None:
         root = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "state": state, "dataset": dataset}
@@ -147,28 +200,32 @@ class CacheWriter:
         splits = [f"splits/{name}" for name in self.samples.splits]
         for group in ("videos", "texts", "splits", *splits, "views", "teachers", "plans"):
             yield write_group(self.root, group, {})
-        yield from write_samples(self.root, self.samples)
+        yield from write_samples(self.root, self.samples, self.segments[0], {})
 
-    def stored_plan(self, teacher: str) -> TeacherPlan | None:
-        """The plan under which `teacher` was begun or finished, or None if it is new here."""
-        file = self.root / teacher_path(teacher) / "zarr.json"
-        return (
-            TeacherPlan.from_dict(read_attributes(self.root, teacher_path(teacher)))
-            if file.exists()
-            else None
-        )
+    def stored_plan(self, teacher: str, part: Part = FIRST) -> TeacherPlan | None:
+        """The plan under which that part of `teacher` was begun or finished, or None if it is new here."""
+        path = Group(TEACHERS, teacher, part).path
+        if not (self.root / path / "zarr.json").exists():
+            return None
+        return TeacherPlan.from_dict(read_attributes(self.root, path), part)
 
-    def is_complete(self, teacher: str) -> bool:
-        return self._published is not None and teacher_path(teacher) in self._published.groups
+    def is_complete(self, teacher: str, part: Part = FIRST) -> bool:
+        path = Group(TEACHERS, teacher, part).path
+        return self._published is not None and path in self._published.groups
 
-    def view_is_complete(self, view: str) -> bool:
-        return self._published is not None and view_path(view) in self._published.groups
+    def view_is_complete(self, view: str, segment: int = 0) -> bool:
+        return self._published is not None and view_path(view, segment) in self._published.groups
+
+    def kept_pixels(self, view: str) -> KeptPixels | None:
+        """How the finished view keeps its frames; None if it keeps none."""
+        told = read_attributes(self.root, view_path(view)).get("pixels")
+        return None if told is None else KeptPixels.from_dict(told)
 
     def plan(self, plan: TeacherPlan) -> None:
         """Fix `plan` before its first shard; raises IdentityError if the teacher was begun under another."""
         check_path_name("teacher", plan.name)
         check_path_name("view", plan.view.name)
-        stored = self.stored_plan(plan.name)
+        stored = self.stored_plan(plan.name, plan.part)
         if stored is not None:
             wanted, found = plan.to_dict(), stored.to_dict()
             del wanted["provenance"], found["provenance"]
@@ -180,46 +237,47 @@ class CacheWriter:
                 f"python -m store remove CACHE --teacher {plan.name}",
             )
             return
-        self._clear(teacher_path(plan.name))
+        self._clear(plan.path)
         self._plan_view(plan)
         for spec in plan.signals:
             if plan_of(spec.name) is None:
-                write_signal(self.root, plan, spec, self.counts)
+                write_signal(self.root, plan, spec, self.part_counts(plan.part))
         for group in named_groups([spec.name for spec in plan.signals]):
-            write_group(self.root, f"{teacher_path(plan.name)}/{group}", {})
-        write_group(self.root, teacher_path(plan.name), {**plan.to_dict(), "state": DUMPING})
+            write_group(self.root, f"{plan.path}/{group}", {})
+        write_group(self.root, plan.path, {**plan.to_dict(), "state": DUMPING})
         if self._published is None:
-            self._write_root(dataset_attributes(self.samples), DUMPING)
+            self._write_root(self._dataset, DUMPING)
 
     def _plan_view(self, plan: TeacherPlan) -> None:
-        file = self.root / view_path(plan.view.name) / "zarr.json"
+        file = self.root / plan.view_path / "zarr.json"
+        is_complete = self.view_is_complete(plan.view.name, plan.part.segment)
         if file.exists():
-            stored = read_attributes(self.root, view_path(plan.view.name))
+            stored = read_attributes(self.root, plan.view_path)
             require_same(
                 stored.get("view"),
                 plan.view.to_dict(),
                 f"view {plan.view.name!r}",
                 "give the new view another name",
             )
-            if plan.kept_pixels is not None and self.view_is_complete(plan.view.name):
+            if plan.kept_pixels is not None and is_complete:
                 require_same(
                     _encoding_of(stored.get("pixels")),
                     plan.kept_pixels.to_dict(),
                     f"the kept pixels of view {plan.view.name!r}",
                     "leave the option away, or dump into another CACHE",
                 )
-            if not self.view_is_complete(plan.view.name) and stored.get("dumped_with") != plan.name:
+            if not is_complete and stored.get("dumped_with") != plan.name:
                 raise IncompleteCacheError(
                     f"view {plan.view.name!r} is being dumped with teacher {stored.get('dumped_with')!r}; "
                     "finish that dump first"
                 )
-            if self.view_is_complete(plan.view.name):
+            if is_complete:
                 return
-        self._clear(view_path(plan.view.name))
-        for name, array in planned_view_arrays(plan, self.counts).items():
-            write_array(self.root, f"{view_path(plan.view.name)}/{name}", array)
+        self._clear(plan.view_path)
+        for name, array in planned_view_arrays(plan, self.part_counts(plan.part)).items():
+            write_array(self.root, f"{plan.view_path}/{name}", array)
         attributes = {"view": plan.view.to_dict(), "state": DUMPING, "dumped_with": plan.name}
-        write_group(self.root, view_path(plan.view.name), attributes)
+        write_group(self.root, plan.view_path, attributes)
 
     def _clear(self, group: str) -> None:
         """Remove what a kill amid planning left of a group: metadata, perhaps of another plan."""
@@ -231,6 +289,13 @@ class CacheWriter:
         """Lengths of the row axes, those of the batch plans included."""
         steps = {name: batches.steps for name, batches in self._batch_plans.items()}
         return TableCounts(len(self.samples.videos), len(self.samples.texts), steps)
+
+    def part_counts(self, part: Part) -> TableCounts:
+        """Lengths of the row axes of a part's segment, and how many rows come before it."""
+        segment = self.segments[part.segment]
+        (first_video, video), (first_text, text) = segment.video, segment.text
+        steps = self.counts.plan_steps
+        return TableCounts(video - first_video, text - first_text, steps, first_video, first_text)
 
     def add_batch_plan(self, name: str, batches: PlannedBatches) -> None:
         """Store a batch plan before the signals whose rows are its steps.
@@ -281,20 +346,26 @@ class CacheWriter:
             )
         self._sweep()
         commits = [self.ledger[task] for task in tasks]
-        groups = dict(self._published.groups) if self._published else {}
-        if not self.view_is_complete(plan.view.name):
-            groups[view_path(plan.view.name)] = publish_view(self.root, plan, self.counts, commits)
-        groups[teacher_path(plan.name)] = publish_teacher(self.root, plan, self.samples, self.counts, commits)
-        for name in sorted(name for spec in plan.signals if (name := plan_of(spec.name)) is not None):
-            groups[plan_path(name)] = Manifest.read(self.root, plan_path(name)).digest
-        tables = self._published.objects if self._published else self._complete_root()
-        manifest = Manifest.of(tables, groups)
+        counts, groups = self.part_counts(plan.part), {}
+        if not self.view_is_complete(plan.view.name, plan.part.segment):
+            groups[plan.view_path] = publish_view(self.root, plan, counts, commits)
+        groups[plan.path] = publish_teacher(self.root, plan, self.samples, counts, commits)
+        needed = [plan_path(name) for spec in plan.signals if (name := plan_of(spec.name)) is not None]
+        if plan.part.segment:
+            needed.append(segment_folder(plan.part.segment).strip("/"))
+        known = self._published.groups if self._published else {}
+        for path in sorted(set(needed) - known.keys()):
+            groups[path] = Manifest.read(self.root, path).digest
+        if self._published is None:
+            manifest = Manifest.of(self._complete_root(), groups)
+        else:
+            manifest = self._published.extended(groups)
         manifest.write(self.root)
         self._published = manifest
-        self.ledger.delete()
+        self.ledger.forget([TABLES_TASK, *(commit.task for commit in commits)])
 
     def _complete_root(self) -> list[ObjectRecord]:
-        self._write_root(dataset_attributes(self.samples), COMPLETE)
+        self._write_root(self._dataset, COMPLETE)
         return [*self.ledger[TABLES_TASK].objects, record_file(self.root, self.root / "zarr.json")]
 
 

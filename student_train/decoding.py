@@ -30,7 +30,7 @@ class Decoder:
     def __init__(self, codec: SignalCodec, device: torch.device) -> None:
         self.codec = codec
         self.device = device
-        self._fitted = {name: torch.from_numpy(value).to(device) for name, value in codec.fitted.items()}
+        self._fitted = {name: torch.tensor(value, device=device) for name, value in codec.fitted.items()}
 
     def __call__(self, stored: np.ndarray | EncodedRows, room: Tensor | None = None) -> Tensor:
         """float32 [N, ...] without R (bool and int64 of such signals) of `stored` [N, ...].

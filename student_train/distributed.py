@@ -114,6 +114,12 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
 
 
 def _over_all_processes(layer: nn.Module, forward: Callable[[Tensor], Tensor], own_bN: Tensor) -> Tensor:
+    """The layer's output for the own rows; how many they are may differ, where empty frames are left out."""
     if not layer.training:
         return forward(own_bN)
-    return forward(gather_rows(own_bN)).chunk(world_size())[rank()]
+    counts = [int(count) for count in all_of(torch.tensor([len(own_bN)]))]
+    padding = own_bN.new_zeros((max(counts) - len(own_bN), *own_bN.shape[1:]))
+    parts = gather_rows(torch.cat([own_bN, padding])).chunk(world_size())
+    whole = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    start = sum(counts[: rank()])
+    return forward(whole)[start : start + len(own_bN)]

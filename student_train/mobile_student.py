@@ -133,12 +133,14 @@ class MobileStudent(Student):
         return self._encode_videos(batch)[0]
 
     def _encode_videos(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The same, and the tapped maps [N, C, Y, X] of the N valid frames."""
+        """The same, and the tapped maps [b * M, C, Y, X]; a missing frame is encoded as zeros.
+
+        Every place is encoded, so that processes that share BatchNorm's statistics have equal shapes.
+        """
         valid = batch[FRAME_VALID]
-        pixels = normalised(batch[PIXELS], CLIP_MEAN, CLIP_STD)
-        features, maps = self.vision(pixels[valid])
-        frames = features.new_zeros(*valid.shape, features.shape[-1])
-        frames[valid] = features
+        pixels = normalised(batch[PIXELS], CLIP_MEAN, CLIP_STD) * valid[..., None, None, None]
+        features, maps = self.vision(pixels.flatten(0, 1))
+        frames = features.unflatten(0, valid.shape) * valid.unsqueeze(-1)
         timed = frames if self.temporal is None else self.temporal(frames, valid)
         share = valid / valid.sum(-1, keepdim=True).clamp(min=1)
         video = (functional.normalize(timed, dim=-1) * share.unsqueeze(-1)).sum(1)
@@ -162,10 +164,9 @@ class MobileStudent(Student):
         outputs: dict[str, Any] = {**videos, **texts, "logit_scale": scale}
         outputs["logits"] = self.pair_logits(self.gathered_of(videos), self.gathered_of(texts))
         if self.reshaping is not None:
-            valid, tokens = batch[FRAME_VALID], self.reshaping(maps)
-            layers = tokens.new_zeros(*valid.shape, *tokens.shape[1:])
-            layers[valid] = tokens
-            outputs["layers"] = layers
+            valid = batch[FRAME_VALID]
+            layers = self.reshaping(maps).unflatten(0, valid.shape)
+            outputs["layers"] = layers * valid[..., None, None, None]
         return outputs
 
     def after_step(self) -> None:

@@ -23,7 +23,7 @@ import torch
 from store.durable import PARTIAL_SUFFIX, json_digest, read_json, write_file
 from store.errors import DamagedCacheError, InputError, MissingFileError
 from store.identity import require_same
-from store.layout import plan_path, view_path
+from store.parts import group_at
 from store.reader import Cache
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
@@ -83,15 +83,19 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
 def pinned_digests(cache: Cache, teachers: Iterable[str]) -> dict[str, str]:
     """Digest by name of the parts that a training reads: the tables, its teachers, their views and plans.
 
-    What others add to the cache, another teacher or view, changes none of them.
+    What others add to the cache, another teacher or view, changes none of them; rows that are appended do.
     """
     parts = {"tables": json_digest([record.to_dict() for record in cache.manifest.objects])}
     for name in teachers:
-        teacher = cache.teacher(name)
-        plan = teacher.pair_layout.plan
-        paths = [teacher.path, view_path(teacher.view.name), *([plan_path(plan)] if plan else [])]
-        parts |= {path: cache.manifest.groups[path] for path in paths}
+        parts |= {path: cache.manifest.groups[path] for path in cache.groups_of(name)}
     return parts
+
+
+def still_read(pinned: Mapping[str, str], parts: Mapping[str, str]) -> dict[str, str]:
+    """`parts` without signals that were added to a teacher since `pinned`: the run began without them."""
+    groups = {path: group_at(path) for path in parts}
+    added = {path for path, group in groups.items() if group is not None and group.part.addition}
+    return {path: digest for path, digest in parts.items() if path in pinned or path not in added}
 
 
 def provenance() -> dict[str, str]:
@@ -114,11 +118,17 @@ class RunFolder:
         wanted = identity_of(cache, choice)
         file = self.path / CONFIG_FILE
         if file.exists():
+            config = self.config()
+            pinned = config["identity"].get("cache")
+            if isinstance(pinned, dict):
+                wanted["cache"] = still_read(pinned, wanted["cache"])
+            began = config.get("provenance", {}).get("cache_digest", "")
+            since = f"{cache.path.name} was added to since it began; " if cache.extends(began) else ""
             require_same(
-                self.config()["identity"],
+                config["identity"],
                 wanted,
                 f"the run in {self.path}",
-                f"name another folder with --out, or remove {self.path}",
+                f"{since}name another folder with --out, or remove {self.path}",
             )
             return
         others = self.path.iterdir() if self.path.exists() else ()

@@ -49,6 +49,14 @@ class Teachers:
         found: np.ndarray = number[self.cache.video_class[video_rows]]
         return found
 
+    @property
+    def text_usable(self) -> np.ndarray:
+        """[T] bool: every one of the teachers was dumped over the text."""
+        usable = self.main.text_usable
+        for teacher in self.roles.values():
+            usable = usable & teacher.text_usable
+        return usable
+
     def in_role(self, role: str) -> TeacherReader:
         return self.main if role == MAIN else self.roles.get(role, self.main)
 

@@ -89,10 +89,10 @@ def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: flo
     bar = tqdm(total=total, initial=result.step, desc=watch.label, unit="step", disable=quiet, leave=False)
     feed = stream.steps(result.step, total, recipe.siblings_are_negatives, device)
     student.train()
-    with bar, feed, Termination() as termination:
+    with bar, feed as steps, Termination() as termination:
         while result.step < total:
             started = time.perf_counter()
-            rows = next(feed)
+            rows = next(steps)
             waited_s = time.perf_counter() - started
             factor = learning_rate_factor(settings, result.step // settings.accumulation, updates)
             set_learning_rate(optimizer, factor)

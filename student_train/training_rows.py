@@ -36,7 +36,7 @@ def paired_rows(cache: Cache, teacher: TeacherReader | Teachers, split_name: str
     if not len(text):
         video = split.video[cache.video_class[split.video] >= 0]
         text = cache.video_class[video]
-    usable = teacher.video_usable[video]
+    usable = teacher.video_usable[video] & teacher.text_usable[text]
     if not usable.any():
         raise InputError(
             f"split {split_name!r} of {cache.path.name} has no video that decoded with a caption or a class"

@@ -10,8 +10,7 @@ import numpy as np
 from store.calibration import PROJECTION_BASIS, Moments, fit, fitted_names
 from store.durable import ObjectRecord
 from store.errors import InputError
-from store.inputs.samples import Samples
-from store.layout import TeacherPlan, teacher_path
+from store.layout import TableCounts, TeacherPlan
 from store.reduction import reduce_tokens
 from store.signals import SignalSpec
 from store.tables import write_column
@@ -23,7 +22,7 @@ Encode = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 def calibrate(
-    root: Path, plan: TeacherPlan, samples: Samples, encode_videos: Encode, encode_texts: Encode
+    root: Path, plan: TeacherPlan, counts: TableCounts, encode_videos: Encode, encode_texts: Encode
 ) -> list[ObjectRecord]:
     """Fit each calibrated signal on rows evenly spaced over its table, and write what was fitted beside it.
 
@@ -32,8 +31,8 @@ def calibrate(
     calibrated = [spec for spec in plan.signals if spec.is_calibrated]
     written: list[ObjectRecord] = []
     for axis, phase, count, encode, batch in (
-        ("V", "videos", len(samples.videos), encode_videos, plan.execution["batch_videos"]),
-        ("T", "texts", len(samples.texts), encode_texts, plan.execution["batch_texts"]),
+        ("V", "videos", counts.videos, encode_videos, plan.execution["batch_videos"]),
+        ("T", "texts", counts.texts, encode_texts, plan.execution["batch_texts"]),
     ):
         specs = [spec for spec in calibrated if spec.row_axis == axis]
         if specs:
@@ -42,9 +41,7 @@ def calibrate(
             for spec in specs:
                 if spec.name not in moments:
                     raise InputError(f"signal {spec.name!r}: not one row of its sample could be encoded")
-                written += write_fitted(
-                    root, f"{teacher_path(plan.name)}/{spec.name}", spec, moments[spec.name]
-                )
+                written += write_fitted(root, f"{plan.path}/{spec.name}", spec, moments[spec.name])
     return written
 
 

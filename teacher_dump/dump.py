@@ -12,12 +12,15 @@ from store.durable import canonical_json, read_json, write_file
 from store.inputs.decode_pool import Limits
 from store.inputs.samples import Samples
 from store.layout import TeacherPlan
+from store.parts import FIRST, Part
 from store.reader import Cache, open_cache
+from store.signals import SignalSpec
 from store.writer import CacheWriter
 from teacher_dump.executors import Executor, Run, SerialExecutor
+from teacher_dump.extend import parts_to_dump
 from teacher_dump.jobs import DumpJob, library_versions
 from teacher_dump.pair_phases import draw_batches
-from teacher_dump.pair_plan import plan_pairs
+from teacher_dump.pair_plan import pairs_of_part, plan_pairs
 from teacher_dump.plan import PHASE_AXIS, PlanSource, ShardTask, execution, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
@@ -30,43 +33,77 @@ def dump(
     settings: DumpSettings,
     earlier_seconds: dict[str, float],
     executor: Executor | None = None,
+    extend: bool = False,
 ) -> Cache:
     """Write every signal of `teacher` over `samples` into the cache at `root`; returns it complete.
 
-    Resumes where a killed dump stopped; adds a teacher to a finished cache; does nothing where all is
-    done. earlier_seconds: spent on preparing the data, for the report. executor: who runs the tasks, this
-    process if not given. Raises LockedCacheError, IdentityError, NonFiniteError and what the teacher, the
-    workers or the disk raise; finished shards are kept.
+    Resumes where a killed dump stopped; adds a teacher to a finished cache; does nothing where all is done.
+    extend: rows of `samples` may come behind those of a finished cache, and signals to a finished teacher:
+    only what is new is done, and nothing that is there is written again. earlier_seconds: spent on preparing
+    the data, for the report. executor: who runs the tasks, this process if not given. Raises
+    LockedCacheError, IdentityError, NonFiniteError and what the teacher, the workers or the disk raise;
+    finished shards are kept.
     """
     executor = executor or SerialExecutor()
-    with CacheWriter(root, samples) as writer:
-        plan = make_plan(writer, teacher, settings, executor)
-        writer.plan(plan)
-        if not writer.is_complete(plan.name):
-            tasks = list(shard_tasks(plan, {"V": len(samples.videos), "T": len(samples.texts)}))
-            job = make_job(writer, plan, settings, executor)
-            with executor.running(job, samples, teacher) as run:
-                _run(writer, run, tasks)
-                if (batches := draw_batches(writer, plan)) is not None:
-                    drawn = list(planned_tasks(plan, batches.steps))
-                    _run(writer, run, drawn)
-                    tasks += drawn
-            seconds = dict(earlier_seconds)
-            for task in tasks:
-                seconds[task.phase] = seconds.get(task.phase, 0.0) + writer.ledger[task.name].seconds
-            writer.complete(plan, [task.name for task in tasks])
-            _report_seconds(root, plan.name, seconds)
+    with CacheWriter(root, samples, extend=extend) as writer:
+        wanted = plan_pairs(writer, teacher, settings).signals
+        for part, signals in parts_to_dump(writer, teacher.name, wanted, extend):
+            plan = make_plan(writer, teacher, settings, executor, part, signals)
+            writer.plan(plan)
+            if not writer.is_complete(plan.name, part):
+                _dump_part(writer, plan, teacher, settings, executor, earlier_seconds)
     return open_cache(root)
 
 
+def _dump_part(
+    writer: CacheWriter,
+    plan: TeacherPlan,
+    teacher: Teacher,
+    settings: DumpSettings,
+    executor: Executor,
+    earlier_seconds: dict[str, float],
+) -> None:
+    """Run the tasks of one part that are not finished, and publish it."""
+    counts = writer.part_counts(plan.part)
+    before = {"V": counts.first_video, "T": counts.first_text}
+    tasks = list(shard_tasks(plan, {"V": counts.videos, "T": counts.texts}, before))
+    job = make_job(writer, plan, settings, executor)
+    with executor.running(job, writer.samples, teacher) as run:
+        _run(writer, run, tasks)
+        if (batches := draw_batches(writer, plan)) is not None:
+            drawn = list(planned_tasks(plan, batches.steps))
+            _run(writer, run, drawn)
+            tasks += drawn
+    seconds = dict(earlier_seconds)
+    for task in tasks:
+        seconds[task.phase] = seconds.get(task.phase, 0.0) + writer.ledger[task.name].seconds
+    writer.complete(plan, [task.name for task in tasks])
+    _report_seconds(writer.root, plan, seconds)
+
+
 def make_plan(
-    writer: PlanSource, teacher: Teacher, settings: DumpSettings, executor: Executor
+    writer: PlanSource,
+    teacher: Teacher,
+    settings: DumpSettings,
+    executor: Executor,
+    part: Part = FIRST,
+    signals: tuple[SignalSpec, ...] | None = None,
 ) -> TeacherPlan:
-    """The plan of this dump; what an earlier, unfinished run of it fixed stays fixed."""
-    stored = writer.stored_plan(teacher.name)
-    counts = {"V": len(writer.samples.videos), "T": len(writer.samples.texts)}
-    pixels = settings.storage.pixels
+    """The plan of one part of this dump; what an earlier, unfinished run of it fixed stays fixed.
+
+    signals: those of the part, all that the teacher stores if not given.
+    """
+    stored = writer.stored_plan(teacher.name, part)
+    rows = writer.part_counts(part)
+    counts = {"V": rows.videos, "T": rows.texts}
+    # Rows that are appended to a view are kept as its first ones are, whoever brings them.
+    pixels = writer.kept_pixels(teacher.view.name) if part.segment else settings.storage.pixels
     pairs = plan_pairs(writer, teacher, settings)
+    specs = pairs.signals if signals is None else signals
+    told = pairs_of_part(pairs.execution, specs)
+    if stored is not None and writer.is_complete(teacher.name, part):
+        # What is asked for now may be another signal, to be added beside it.
+        told |= {name: was for name, was in stored.execution["pairs"].items() if not told.get(name)}
     threads = settings.threads
     if threads is None:
         threads = stored.execution["threads"] if stored is not None else executor.share().threads
@@ -76,7 +113,7 @@ def make_plan(
         "threads": threads,
         "device": settings.device or teacher.device.type,
         "pixels": pixels.to_dict() if pixels else None,
-        "pairs": dict(pairs.execution),
+        "pairs": told,
     }
     if settings.pairs.plan is not None:
         counts["S"] = settings.pairs.plan.steps_at_most(writer.samples)
@@ -85,9 +122,10 @@ def make_plan(
         teacher.name,
         teacher.identity(),
         teacher.view,
-        pairs.signals,
-        execution(pairs.signals, counts, fixed, settings.shard_rows, frame_bytes, pairs.most_rows),
+        specs,
+        execution(specs, counts, fixed, settings.shard_rows, frame_bytes, pairs.most_rows),
         library_versions(),
+        part,
     )
 
 
@@ -96,11 +134,12 @@ def make_job(writer: CacheWriter, plan: TeacherPlan, settings: DumpSettings, exe
     return DumpJob(
         writer.root.absolute(),
         plan,
-        writer.view_is_complete(plan.view.name),
+        writer.view_is_complete(plan.view.name, plan.part.segment),
         writer.token,
         settings.decoders or executor.share().decoders,
         Limits(settings.time_limit_s, settings.memory_limit_mb),
         library_versions(),
+        tuple(writer.segments[: plan.part.segment + 1]),
     )
 
 
@@ -122,9 +161,13 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
                 writer.commit(commit)
 
 
-def _report_seconds(root: Path, teacher: str, seconds: dict[str, float]) -> None:
-    """Write reports/dump.json, outside the digest: seconds by phase of each teacher's dump."""
+def _report_seconds(root: Path, plan: TeacherPlan, seconds: dict[str, float]) -> None:
+    """Write reports/dump.json, outside the digest: seconds by phase of each teacher's dump, part by part."""
     path = root / "reports" / "dump.json"
     report = read_json(path) if path.exists() else {"teachers": {}}
-    report["teachers"][teacher] = {"seconds": {phase: round(value, 3) for phase, value in seconds.items()}}
+    told = {"seconds": {phase: round(value, 3) for phase, value in seconds.items()}}
+    if plan.part == FIRST:
+        report["teachers"][plan.name] = told
+    else:
+        report["teachers"].setdefault(plan.name, {})[plan.path] = told
     write_file(path, canonical_json(report))

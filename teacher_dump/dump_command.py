@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from store.cli import HelpFormatter, add_debug
-from store.errors import CacheError
+from store.errors import CacheError, InputError
 from teacher_dump import report_command
 from teacher_dump.dump_options import add_dump_options
 from teacher_dump.estimate_command import add_estimate_options, estimate_of
@@ -29,6 +29,9 @@ def add_command(commands: Any) -> None:
     add_estimate_options(dump)
     dump.add_argument("--dry-run", action="store_true", help="print the tasks and write nothing")
     dump.add_argument("--json", action="store_true", help="with --dry-run: as JSON, for scripts")
+    dump.add_argument("--extend", action="store_true",
+                      help="append rows that the dataset has behind those of the cache, and signals that its "
+                      "teacher lacks; what is there stays as it is")  # fmt: skip
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     report_command.add_expectation(dump)
@@ -47,14 +50,17 @@ def execute(arguments: argparse.Namespace) -> int:
             opened.settings,
             opened.executor,
         )
+        if arguments.dry_run and arguments.extend:
+            raise InputError("--dry-run tells of a dump from its beginning; leave it or --extend away")
         if arguments.dry_run:
             planned = planned_dump(path, samples, teacher, settings, executor)
             print(json.dumps(planned.to_dict(), indent=2) if arguments.json else "\n".join(planned.lines()))
             return 0
-        found = estimate_of(arguments, opened)
-        print("\n".join(found.lines()), flush=True)
-        found.require_room()
-        cache = dump(path, samples, teacher, settings, opened.prepared, executor)
+        if not arguments.extend:  # what is new of an extension is not known before the cache is looked at
+            found = estimate_of(arguments, opened)
+            print("\n".join(found.lines()), flush=True)
+            found.require_room()
+        cache = dump(path, samples, teacher, settings, opened.prepared, executor, arguments.extend)
     return max(
         report_command.report_teacher(cache, teacher.name, arguments.expect_r1),
         summarise(cache, teacher.name, arguments.max_failures),

@@ -15,23 +15,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from store.calibration import SignalCodec, fitted_names
+from store.calibration import SignalCodec
 from store.inputs.decode_pool import DecodeFailure, DecodePool
 from store.inputs.frames import DecodedVideo
-from store.inputs.samples import Samples
+from store.inputs.samples import Samples, Segment
 from store.kept_pixels import PIXEL_JPEG, JpegFile
-from store.layout import TableCounts, TeacherPlan, teacher_path, view_path
+from store.layout import EARLIER_VIDEOS, OWN_VIDEOS, TableCounts, TeacherPlan, part_path
 from store.ledger import Commit, VideoFacts
 from store.publication import TO_FLOAT32, planned_signal_arrays, planned_view_arrays
-from store.tables import read_batch_plan, read_column
+from store.shards import ShardFile
+from store.tables import read_batch_plan
 from teacher_dump.calibrate import calibrate, sample_rows
 from teacher_dump.forward import stacked, text_signals, video_signals
 from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.overlap import Behind, made_ahead
 from teacher_dump.pair_phases import PairPhases
-from teacher_dump.plan import CALIBRATION, PLANNED_PHASE, PRECISION, PRECISION_ROWS, ShardTask
+from teacher_dump.plan import (
+    CALIBRATION,
+    EARLIER_PAIRS,
+    PLANNED_PHASE,
+    PRECISION,
+    PRECISION_ROWS,
+    ShardTask,
+)
 from teacher_dump.precision import error_to_float32
-from teacher_dump.shard_files import SignalFiles, StoredFeatures, StoredView, ViewFiles, blocks, open_shards
+from teacher_dump.shard_files import (
+    SignalFiles,
+    StoredFeatures,
+    StoredView,
+    ViewFiles,
+    blocks,
+    open_shards,
+    stored_signals,
+)
 from teacher_dump.teachers.base import Teacher
 
 Progress = Callable[[int], None]
@@ -43,7 +59,8 @@ class ShardDumper:
     """What a worker holds while it runs tasks of one dump.
 
     view_is_complete: the view was stored by an earlier teacher, so its frames are compared with this
-    dump's instead of written.
+    dump's instead of written. segments: of the dataset's rows, up to the one that `plan` is of; one of all
+    rows if not given.
     """
 
     def __init__(
@@ -54,6 +71,7 @@ class ShardDumper:
         teacher: Teacher,
         pool: DecodePool,
         view_is_complete: bool,
+        segments: Sequence[Segment] = (),
     ) -> None:
         self.root = root
         self.plan = plan
@@ -61,7 +79,9 @@ class ShardDumper:
         self.teacher = teacher
         self.pool = pool
         self.view_is_complete = view_is_complete
-        self.counts = TableCounts(len(samples.videos), len(samples.texts))
+        self.segments = segments or [Segment((0, len(samples.videos)), (0, len(samples.texts)))]
+        (first_video, video), (first_text, text) = self.segments[-1].video, self.segments[-1].text
+        self.counts = TableCounts(video - first_video, text - first_text, {}, first_video, first_text)
 
     def run(self, task: ShardTask, progress: Progress) -> Commit:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""
@@ -79,15 +99,9 @@ class ShardDumper:
 
     @cached_property
     def codecs(self) -> dict[str, SignalCodec]:
-        """How each signal is stored, with what was fitted to it in the first task."""
-        path = teacher_path(self.plan.name)
-        return {
-            spec.name: SignalCodec(
-                spec,
-                {name: read_column(self.root, f"{path}/{spec.name}/{name}") for name in fitted_names(spec)},
-            )
-            for spec in self.plan.signals
-        }
+        """How each signal is stored, with what was fitted to it in the first task over the first rows."""
+        stored = stored_signals(self.root, self.plan.name, self.segments)
+        return {spec.name: stored[spec.name].codec(self.root) for spec in self.plan.signals}
 
     def signal_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
         """The open shards of the task's signals."""
@@ -98,9 +112,23 @@ class ShardDumper:
         for spec in self.plan.signals:
             if self.plan.execution["phase_of"][spec.name] == task.phase:
                 arrays = planned_signal_arrays(self.plan, spec, counts)
-                path = f"{teacher_path(self.plan.name)}/{spec.name}"
-                files[spec.name] = open_shards(stack, self.root, path, arrays, task.number)
+                path = f"{self.plan.path}/{spec.name}"
+                before = {"V": counts.first_video, "T": counts.first_text, "S": 0}[spec.row_axis]
+                files[spec.name] = open_shards(stack, self.root, path, arrays, task.number, before)
         return SignalFiles(files, self.codecs)
+
+    def score_files(self, stack: ExitStack, task: ShardTask) -> SignalFiles:
+        """The open shard of video_text_logits, or of the block of them that the task is of."""
+        spec = next(spec for spec in self.plan.signals if spec.name == "video_text_logits")
+        arrays = planned_signal_arrays(self.plan, spec, self.counts)
+        block = EARLIER_VIDEOS if task.phase == EARLIER_PAIRS else ("" if "" in arrays else OWN_VIDEOS)
+        before = 0 if task.phase == EARLIER_PAIRS else self.counts.first_video
+        path = part_path(f"{self.plan.path}/{spec.name}", block)
+        shard = stack.enter_context(ShardFile(self.root, path, arrays[block], task.number, before))
+        return SignalFiles({spec.name: {"": shard}}, self.codecs)
+
+    def stored_features(self) -> StoredFeatures:
+        return StoredFeatures(self.root, self.plan, self.teacher.pair_inputs, self.segments)
 
     def _decoded(self, rows: Iterable[int]) -> Iterator[DecodedVideo | DecodeFailure]:
         videos = [self.samples.videos[row] for row in rows]
@@ -115,19 +143,19 @@ class ShardDumper:
             videos = [video for video in decoded if isinstance(video, DecodedVideo)]
             return self._encode_videos(*stacked(videos)) if videos else {}
 
-        objects = calibrate(self.root, self.plan, self.samples, encode_videos, self._encode_texts)
+        objects = calibrate(self.root, self.plan, self.counts, encode_videos, self._encode_texts)
         return Commit(task.name, tuple(objects))
 
     def _measure_precision(self, task: ShardTask, progress: Progress) -> Commit:
         """What half precision changes, on a few rows spread over the tables; nothing if none decodes."""
         assert isinstance(self.teacher, FrozenTeacher)
-        rows = sample_rows(len(self.samples.videos), PRECISION_ROWS)
+        rows = sample_rows(self.counts.videos, PRECISION_ROWS)
         videos = [video for video in self._decoded(rows) if isinstance(video, DecodedVideo)]
         progress(task.stop - task.start)
         if not videos:
             return Commit(task.name, ())
         frames_BMYXC, valid_BM = (torch.from_numpy(values[:, 0]) for values in stacked(videos))
-        texts = [self.samples.texts[row].text for row in sample_rows(len(self.samples.texts), PRECISION_ROWS)]
+        texts = [self.samples.texts[row].text for row in sample_rows(self.counts.texts, PRECISION_ROWS)]
         errors = error_to_float32(self.teacher, frames_BMYXC, valid_BM, texts)
         return Commit(task.name, (), {f"{TO_FLOAT32}{name}": error for name, error in errors.items()})
 
@@ -153,11 +181,14 @@ class ShardDumper:
         return Commit(task.name, tuple(objects), {**signals.errors, **view.errors}, tuple(facts))
 
     def _view_files(self, stack: ExitStack, task: ShardTask) -> ViewFiles | StoredView:
-        path = view_path(self.plan.view.name)
+        path, first = self.plan.view_path, self.counts.first_video
         if self.view_is_complete:
-            return StoredView(self.root, path)
+            return StoredView(self.root, path, first)
         arrays = planned_view_arrays(self.plan, self.counts)
-        files = open_shards(stack, self.root, path, arrays, task.number)
+        of_videos = {name: array for name, array in arrays.items() if name != PIXEL_JPEG}
+        files = open_shards(stack, self.root, path, of_videos, task.number, first)
+        blocks_of_bytes = {name: array for name, array in arrays.items() if name == PIXEL_JPEG}
+        files |= open_shards(stack, self.root, path, blocks_of_bytes, task.number)
         kept = self.plan.kept_pixels
         if kept is None or kept.quality is None:
             return ViewFiles(files)
@@ -206,7 +237,7 @@ class ShardDumper:
         text_video = np.array([text.video for text in self.samples.texts], dtype=np.int64)
         with ExitStack() as stack:
             signals = self.signal_files(stack, task)
-            stored = StoredFeatures(self.root, self.plan, self.codecs, self.teacher.pair_inputs)
+            stored = self.stored_features()
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 matched = rows[(text_video[rows] >= 0) & stored.usable[text_video[rows]]]
                 if len(matched):

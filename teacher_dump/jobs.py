@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from store.inputs.decode_pool import DecodePool, Limits
-from store.inputs.samples import Samples
+from store.inputs.samples import Samples, Segment
 from store.layout import TeacherPlan
 from store.ledger import Commit
 from store.lock import require_writer
@@ -50,7 +50,8 @@ class DumpJob:
     view_is_complete: the view was stored by an earlier teacher, so its frames are compared with this dump's
     instead of written. writer: token of the coordinator's lock; a task whose coordinator is gone stops.
     decoders: processes that decode ahead, within `limits` a video. libraries: versions that the coordinator
-    runs; another one in a worker would give other labels.
+    runs; another one in a worker would give other labels. segments: of the dataset's rows, up to the one that
+    `plan` is of; one of all rows if not given.
     """
 
     root: Path
@@ -60,6 +61,7 @@ class DumpJob:
     decoders: int
     limits: Limits
     libraries: Mapping[str, str]
+    segments: tuple[Segment, ...] = ()
 
 
 def load_teacher(name: str, options: TeacherOptions) -> Teacher:
@@ -73,7 +75,7 @@ def open_dumper(job: DumpJob, samples: Samples, teacher: Teacher) -> Iterator[Sh
     """What runs the tasks of `job` in this process; torch gets the threads that the plan fixed."""
     torch.set_num_threads(job.plan.execution["threads"])
     with DecodePool(job.plan.view, job.decoders, job.limits) as pool:
-        yield ShardDumper(job.root, job.plan, samples, teacher, pool, job.view_is_complete)
+        yield ShardDumper(job.root, job.plan, samples, teacher, pool, job.view_is_complete, job.segments)
 
 
 def run_task(dumper: ShardDumper, writer: str, task: ShardTask, report: Report) -> Commit:

@@ -21,8 +21,8 @@ from store.tables import read_batch_plan
 from store.writer import CacheWriter
 from teacher_dump.chosen_pairs import ChosenPairs
 from teacher_dump.pair_layouts import LOGITS, BatchOptions, rows_of_split
-from teacher_dump.plan import PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS, ShardTask
-from teacher_dump.shard_files import StoredFeatures, blocks
+from teacher_dump.plan import EARLIER_PAIRS, PAIRS, PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS, ShardTask
+from teacher_dump.shard_files import blocks
 from teacher_dump.shortlist import Shortlist, shortlist_usable, top_k
 
 if TYPE_CHECKING:
@@ -60,12 +60,13 @@ class PairPhases:
         self._dumper = dumper
         self._plan = dumper.plan
         self._told = dumper.plan.execution["pairs"]
-        self._stored = StoredFeatures(dumper.root, dumper.plan, dumper.codecs, dumper.teacher.pair_inputs)
+        self._stored = dumper.stored_features()
         self._chosen = ChosenPairs(dumper.teacher, self._stored, self._told["block_texts"])
 
     def run(self, task: ShardTask, progress: Progress) -> Commit:
         phases = {
-            "pairs": self._dump_dense,
+            PAIRS: self._dump_dense,
+            EARLIER_PAIRS: self._dump_dense,
             PLANNED_PHASE: self._dump_planned,
             TOPK_TEXTS: self._dump_topk,
             TOPK_VIDEOS: self._dump_topk,
@@ -73,13 +74,18 @@ class PairPhases:
         return phases[task.phase](task, progress)
 
     def _dump_dense(self, task: ShardTask, progress: Progress) -> Commit:
-        """Rows of `video_text_logits`; memory beside a block: a strip of rows in float32, as large as one."""
-        texts = np.arange(len(self._dumper.samples.texts))
+        """Rows of `video_text_logits`; memory beside a block: a strip of rows in float32, as large as one.
+
+        Of videos that were there before, only the texts that were appended are scored.
+        """
+        counts = self._dumper.counts
+        first = counts.first_text if task.phase == EARLIER_PAIRS else 0
+        texts = np.arange(first, counts.first_text + counts.texts)
         with ExitStack() as stack:
-            signals = self._dumper.signal_files(stack, task)
+            signals = self._dumper.score_files(stack, task)
             rows = np.arange(task.start, task.stop)
             rows = rows[self._stored.usable[rows]]
-            for strip in blocks(rows, self._strip_rows(len(texts))):
+            for strip in blocks(rows, self._told["strip_videos"]):
                 logits_VT = np.empty((len(strip), len(texts)), dtype=np.float32)
                 for start, some in self._score_blocks(strip, texts):
                     logits_VT[start[0] : start[0] + some.shape[0], start[1] : start[1] + some.shape[1]] = some
@@ -87,9 +93,6 @@ class PairPhases:
                 progress(len(strip))
             progress(task.stop - task.start - len(rows))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
-
-    def _strip_rows(self, texts: int) -> int:
-        return max(self._told["block_videos"], self._told["memory_bytes"] // (4 * texts))
 
     def _score_blocks(
         self, video_rows: np.ndarray, text_rows: np.ndarray
@@ -119,7 +122,7 @@ class PairPhases:
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
     def _shortlist(self) -> Shortlist:
-        return Shortlist.open(self._dumper.root, self._plan, self._dumper.codecs, self._stored.usable)
+        return Shortlist.open(self._dumper.root, self._plan, self._dumper.segments, self._stored.usable)
 
     def _block(self, video: np.ndarray, text: np.ndarray) -> np.ndarray:
         block = np.empty((len(video), len(text)), dtype=np.float32)

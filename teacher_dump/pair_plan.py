@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from teacher_dump.settings import DumpSettings
 from teacher_dump.shortlist import shortlist_identity
 from teacher_dump.teachers.base import Teacher
 
+BLOCK = ("block_videos", "block_texts", "strip_videos")
 PAIRS_OF_A_TASK = 1 << 19
 """Of a cross-encoder: minutes of a GPU, which is what a kill may cost."""
 
@@ -65,19 +66,37 @@ def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> 
     return PairPlan(signals, told, _most_rows(teacher, told, len(samples.texts)))
 
 
+def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dict[str, Any]:
+    """What a part of a teacher repeats of `PairPlan.execution`: plans, rankings where it stores them."""
+    planned = any(spec.row_axis == "S" for spec in signals)
+    ranked = any(spec.name.startswith("topk_scores/") for spec in signals)
+    return {
+        **told,
+        "plan": told["plan"] if planned else None,
+        "topk": told["topk"] if ranked else None,
+        "shortlist": told["shortlist"] if planned or ranked else None,
+        "fused_cls": told["fused_cls"] and planned,
+    }
+
+
 def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
-    """memory_bytes, and the block_videos x block_texts that are scored in it; {} for who scores no pairs."""
+    """block_videos x block_texts scored at once, and strip_videos whose logits with all texts are held
+    (`video_text_logits`); {} for who scores no pairs.
+
+    The memory itself is no part of the plan: what is free on a machine makes no other labels where all fits.
+    """
     if LOGITS not in {spec.name for spec in teacher.signals}:
         return {}
     wanted_mb, earlier = settings.pairs.memory_mb, writer.stored_plan(teacher.name)
     fixed = {} if earlier is None else earlier.execution.get("pairs", {})
-    if wanted_mb is None and "memory_bytes" in fixed:
-        return {name: fixed[name] for name in ("memory_bytes", "block_videos", "block_texts")}
+    if wanted_mb is None and set(BLOCK) <= set(fixed):
+        return {name: fixed[name] for name in BLOCK}
     memory = memory_for_pairs(teacher.device) if wanted_mb is None else wanted_mb << 20
     videos = min(settings.batch_videos, len(writer.samples.videos))
     texts = min(settings.batch_texts, len(writer.samples.texts))
     videos, texts = pair_block(teacher, videos, texts, memory)
-    return {"memory_bytes": memory, "block_videos": videos, "block_texts": texts}
+    strip = max(videos, memory // (4 * len(writer.samples.texts)))
+    return dict(zip(BLOCK, (videos, texts, min(strip, len(writer.samples.videos))), strict=True))
 
 
 def _most_rows(teacher: Teacher, told: Mapping[str, Any], texts: int) -> dict[str, int]:

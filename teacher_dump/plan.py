@@ -8,6 +8,7 @@ A dump goes in phases, each over the rows of one axis; a later phase reads what 
     texts (T)      captions -> text features
     relevance (T)  stored features of a text and of its own video -> frame scores
     pairs (V)      stored features of some videos and of all texts -> logits
+    earlier_pairs (V)   where texts were appended: those texts against the videos that were there before
     topk_texts (V), topk_videos (T)
                    a shortlist of whole splits -> logits of the best K
     planned (S)    steps of a batch plan, drawn over the videos that decoded -> logits, best k
@@ -24,6 +25,7 @@ from store.errors import InputError
 from store.kept_pixels import KeptPixels
 from store.layout import TableCounts, TeacherPlan, signal_arrays
 from store.lookup import check_name
+from store.parts import FIRST, Part
 from store.reduction import kept_tokens
 from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec, plan_of
 
@@ -32,17 +34,20 @@ if TYPE_CHECKING:
     from teacher_dump.teachers.base import Teacher
 
 CALIBRATION, PRECISION = "calibration", "precision"
+NOTHING_BEFORE = {"V": 0, "T": 0}
+PAIRS, EARLIER_PAIRS = "pairs", "earlier_pairs"
 PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS = "planned", "topk_texts", "topk_videos"
 PHASE_AXIS = {
     "videos": "V",
     "texts": "T",
     "relevance": "T",
-    "pairs": "V",
+    PAIRS: "V",
+    EARLIER_PAIRS: "V",
     TOPK_TEXTS: "V",
     TOPK_VIDEOS: "T",
     PLANNED_PHASE: "S",
 }
-PHASES = tuple(PHASE_AXIS)
+PHASES = tuple(phase for phase in PHASE_AXIS if phase != EARLIER_PAIRS)
 LARGEST_SHARD_BYTES = 1 << 29
 PIECES = {"pairs": 16}
 MOST_PIECES = 64
@@ -59,7 +64,13 @@ class PlanSource(Protocol):
     root: Path
     samples: Samples
 
-    def stored_plan(self, teacher: str) -> TeacherPlan | None: ...
+    def stored_plan(self, teacher: str, part: Part = FIRST) -> TeacherPlan | None: ...
+
+    def is_complete(self, teacher: str, part: Part = FIRST) -> bool: ...
+
+    def part_counts(self, part: Part) -> TableCounts: ...
+
+    def kept_pixels(self, view: str) -> KeptPixels | None: ...
 
 
 @dataclass(frozen=True)
@@ -113,17 +124,21 @@ class StorageOptions:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Rows [start, stop) of one phase: writes shard `number` of each of the phase's signals."""
+    """Rows [start, stop) of one phase: writes shard `number` of each of the phase's signals.
+
+    part: of the teacher; rows are counted over the whole cache.
+    """
 
     teacher: str
     phase: str
     number: int
     start: int
     stop: int
+    part: Part = FIRST
 
     @property
     def name(self) -> str:
-        return f"{self.teacher}/{self.phase}/{self.number}"
+        return self.part.task_name(self.teacher, self.phase, self.number)
 
 
 def phase_of(spec: SignalSpec) -> str:
@@ -202,24 +217,34 @@ def _rows_that_fit(signals: Sequence[SignalSpec], counts: Mapping[str, int], row
     return 1 << (max(LARGEST_SHARD_BYTES // row_bytes, 1).bit_length() - 1)
 
 
-def shard_tasks(plan: TeacherPlan, counts: Mapping[str, int]) -> Iterator[ShardTask]:
-    """Every task but `planned_tasks`, phase by phase; `videos` always runs, since it resolves the view."""
-    wanted = {"videos", *plan.execution["phase_of"].values()} - {PLANNED_PHASE}
-    if any(spec.is_calibrated for spec in plan.signals):
-        yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"])
-    if plan.identity.get("dtype", "float32") != "float32":
-        yield ShardTask(plan.name, PRECISION, 0, 0, PRECISION_ROWS)
+def shard_tasks(
+    plan: TeacherPlan, counts: Mapping[str, int], before: Mapping[str, int] = NOTHING_BEFORE
+) -> Iterator[ShardTask]:
+    """Every task but `planned_tasks`, phase by phase; `videos` always runs, since it resolves the view, but
+    where signals are added to a teacher.
+
+    counts, before: {"V": videos, "T": texts} of the plan's segment, and of those before it.
+    """
+    part = plan.part
+    wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))} - {PLANNED_PHASE}
+    if part.segment == 0 and any(spec.is_calibrated for spec in plan.signals):
+        yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"], part)
+    if part == FIRST and plan.identity.get("dtype", "float32") != "float32":
+        yield ShardTask(plan.name, PRECISION, 0, 0, PRECISION_ROWS, part)
     for phase in PHASES:
         if phase in wanted:
-            yield from _tasks(plan, phase, counts[PHASE_AXIS[phase]])
+            axis = PHASE_AXIS[phase]
+            yield from _tasks(plan, phase, before[axis], before[axis] + counts[axis])
+    if PAIRS in wanted and counts["T"]:
+        yield from _tasks(plan, EARLIER_PAIRS, 0, before["V"])
 
 
 def planned_tasks(plan: TeacherPlan, steps: int) -> Iterator[ShardTask]:
     """The tasks over a batch plan, whose steps are known once it is seen which videos decoded."""
-    yield from _tasks(plan, PLANNED_PHASE, steps)
+    yield from _tasks(plan, PLANNED_PHASE, 0, steps)
 
 
-def _tasks(plan: TeacherPlan, phase: str, rows: int) -> Iterator[ShardTask]:
-    step = plan.execution["shard_rows"][phase]
-    for number, start in enumerate(range(0, rows, step)):
-        yield ShardTask(plan.name, phase, number, start, min(start + step, rows))
+def _tasks(plan: TeacherPlan, phase: str, first: int, end: int) -> Iterator[ShardTask]:
+    step = plan.execution["shard_rows"][PAIRS if phase == EARLIER_PAIRS else phase]
+    for number, start in enumerate(range(first, end, step)):
+        yield ShardTask(plan.name, phase, number, start, min(start + step, end), plan.part)

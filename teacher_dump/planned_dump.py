@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store.contents import check_dataset, read_attributes
+from store.contents import read_attributes
 from store.identity import require_same
 from store.inputs.samples import Samples
+from store.kept_pixels import KeptPixels
 from store.layout import (
     DATASET_IDENTITY,
     TableCounts,
     TeacherPlan,
     dataset_attributes,
-    teacher_path,
     view_path,
 )
 from store.ledger import Ledger
 from store.manifest import MANIFEST, Manifest
+from store.parts import FIRST, TEACHERS, Group, Part
+from store.segments import read_datasets
 from teacher_dump.dump import make_plan
 from teacher_dump.executors import Executor
 from teacher_dump.plan import PHASE_AXIS, ShardTask, planned_tasks, shard_tasks
@@ -40,25 +42,36 @@ class CacheState:
         self.samples = samples
         self._published = Manifest.read(root) if (root / MANIFEST).is_file() else None
         if (root / "zarr.json").is_file():
-            stored, wanted = read_attributes(root, "").get("dataset"), dataset_attributes(samples)
-            check_dataset(stored)
+            groups = {} if self._published is None else self._published.groups
+            stored = read_datasets(root, groups)[-1]
+            wanted = dataset_attributes(samples, stored["segments"][:-1])
             require_same(
-                {key: (stored or {})[key] for key in DATASET_IDENTITY},
+                {key: stored[key] for key in DATASET_IDENTITY},
                 {key: wanted[key] for key in DATASET_IDENTITY},
                 f"the dataset of {root.name}",
                 "dump into another CACHE, or restore the dataset's files",
             )
         self.ledger = Ledger(root)
 
-    def stored_plan(self, teacher: str) -> TeacherPlan | None:
+    def stored_plan(self, teacher: str, part: Part = FIRST) -> TeacherPlan | None:
         """The plan under which `teacher` was begun or finished, or None if it is new here."""
-        path = teacher_path(teacher)
+        path = Group(TEACHERS, teacher, part).path
         if not (self.root / path / "zarr.json").is_file():
             return None
-        return TeacherPlan.from_dict(read_attributes(self.root, path))
+        return TeacherPlan.from_dict(read_attributes(self.root, path), part)
 
-    def is_complete(self, teacher: str) -> bool:
-        return self._published is not None and teacher_path(teacher) in self._published.groups
+    def is_complete(self, teacher: str, part: Part = FIRST) -> bool:
+        path = Group(TEACHERS, teacher, part).path
+        return self._published is not None and path in self._published.groups
+
+    def part_counts(self, part: Part) -> TableCounts:
+        """Lengths of the row axes: all rows, since a dump that is planned here appends none."""
+        return TableCounts(len(self.samples.videos), len(self.samples.texts))
+
+    def kept_pixels(self, view: str) -> KeptPixels | None:
+        """How the finished view keeps its frames; None if it keeps none."""
+        told = read_attributes(self.root, view_path(view)).get("pixels")
+        return None if told is None else KeptPixels.from_dict(told)
 
     def view_is_complete(self, view: str) -> bool:
         return self._published is not None and view_path(view) in self._published.groups

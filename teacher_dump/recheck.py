@@ -17,11 +17,9 @@ import torch
 from store.errors import IdentityError, MissingFileError
 from store.identity import differences
 from store.inputs.decode_pool import DecodedVideo, DecodePool, Limits
-from store.layout import part_path
 from store.reader import TeacherReader
 from store.reduction import kept_tokens
 from store.seen_frames import SeenView
-from store.sharded_rows import ShardedRows
 from store.signals import ALL_TOKENS, SignalSpec
 from teacher_dump.comparison import TEXTS, VIDEOS, Comparison
 from teacher_dump.forward import stacked, text_signals, video_signals
@@ -130,7 +128,7 @@ def text_rows_stored(reader: TeacherReader) -> np.ndarray:
 def present_rows(reader: TeacherReader, signal: str) -> np.ndarray:
     """Which rows of a signal were written: bool [rows]."""
     part = reader.codec(signal).parts[0]
-    return ShardedRows(reader.cache.path, part_path(f"{reader.path}/{signal}", part)).present
+    return reader.stored[signal].rows(reader.cache.path, part).present
 
 
 def is_of_videos(spec: SignalSpec) -> bool:

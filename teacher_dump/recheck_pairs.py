@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from store.layout import teacher_path
+from store.joined_rows import JoinedRows, Rows
 from store.planned_topk import INDEX, SCORE, TEXTS_OF_VIDEO
 from store.reader import TeacherReader
-from store.sharded_rows import ShardedRows
 from store.signals import plan_of
 from teacher_dump.chosen_pairs import ChosenPairs
 from teacher_dump.comparison import PAIRS, Comparison, same_order
@@ -34,9 +33,9 @@ class PairRecheck:
     teacher: Teacher
     stored: StoredFeatures
 
-    def array(self, signal: str) -> ShardedRows:
+    def array(self, signal: str) -> Rows:
         """A signal that is one array."""
-        return ShardedRows(self.reader.cache.path, f"{teacher_path(self.reader.name)}/{signal}")
+        return self.reader.stored[signal].rows(self.reader.cache.path, "")
 
     def block(self, videos: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Logits float32 [V, T]."""
@@ -58,8 +57,8 @@ def compare_pairs(
     """Of every signal of pairs that is stored, its comparison on the sampled rows, or on steps drawn anew."""
     if not any(name.split("/")[0] in PAIR_SIGNALS for name in reader.signals):
         return
-    codecs = {name: reader.codec(name) for name in reader.signals}
-    stored = StoredFeatures(reader.cache.path, reader.plan, codecs, teacher.pair_inputs)
+    segments = reader.cache.tables.segments[: reader.segments]
+    stored = StoredFeatures(reader.cache.path, reader.plan, teacher.pair_inputs, segments)
     anew = PairRecheck(reader, teacher, stored)
     if "frame_relevance" in reader.signals:
         yield compare_relevance(anew, texts)
@@ -89,7 +88,9 @@ def compare_dense(anew: PairRecheck, videos: np.ndarray, texts: np.ndarray) -> C
     """Every sampled video against SIDE of the sampled texts."""
     comparison = new_comparison(anew.reader, "video_text_logits", PAIRS)
     texts = texts[:: max(len(texts) // SIDE, 1)][:SIDE]
-    stored_VT = anew.array("video_text_logits").gather(videos, texts)
+    logits = anew.array("video_text_logits")
+    assert not isinstance(logits, JoinedRows)  # blocks of pairs are joined as `JoinedScores`
+    stored_VT = logits.gather(videos, texts)
     comparison.add(videos, stored_VT, anew.block(videos, texts).astype(np.float16))
     return comparison
 

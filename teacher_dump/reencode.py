@@ -23,6 +23,7 @@ from store.inputs.samples import Samples
 from store.layout import TableCounts, TeacherPlan, teacher_path
 from store.ledger import Commit
 from store.lookup import check_name
+from store.parts import TEACHERS, groups_of
 from store.publication import planned_signal_arrays
 from store.reader import Cache, open_cache
 from store.signals import plan_of
@@ -69,6 +70,11 @@ def reencoded_plan(cache: Cache, source: str, name: str, encodings: Mapping[str,
     planned = next((spec.name for spec in plan.signals if plan_of(spec.name)), None)
     if planned is not None:
         raise InputError(f"{planned} has steps of a batch plan for rows; it can't be re-encoded")
+    if len(groups_of(cache.manifest.groups, TEACHERS, source)) > 1 or len(cache.tables.segments) > 1:
+        raise InputError(
+            f"rows or signals were added to {cache.path.name}; only a teacher of one piece is "
+            "re-encoded, dump it anew with --encoding"
+        )
     came_from = {"teacher": source, "sha256": version(cache, source)}
     return replace(
         plan,
@@ -114,7 +120,13 @@ def fit_again(root: Path, plan: TeacherPlan, samples: Samples) -> Commit:
                 found[spec.name] = parts.read(rows[parts.present[rows]])
         return found
 
-    objects = calibrate(root, plan, samples, partial(stored, "V"), partial(stored, "T"))
+    objects = calibrate(
+        root,
+        plan,
+        TableCounts(len(samples.videos), len(samples.texts)),
+        partial(stored, "V"),
+        partial(stored, "T"),
+    )
     return Commit(f"{plan.name}/{CALIBRATION}/0", tuple(objects))
 
 

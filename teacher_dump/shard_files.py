@@ -15,19 +15,27 @@ from store.durable import ObjectRecord
 from store.encodings import ErrorSum
 from store.errors import IdentityError
 from store.inputs.frames import DecodedVideo
+from store.inputs.samples import Segment
+from store.joined_rows import Rows, joined
 from store.kept_pixels import PIXEL_JPEG, PIXEL_JPEG_SPAN, PIXELS, JpegFile
-from store.layout import TeacherPlan, part_path, teacher_path, view_path
+from store.layout import TeacherPlan, view_path
 from store.seen_frames import frames_apart
 from store.sharded_rows import ShardedRows
 from store.shards import RowsArray, ShardFile
+from store.signal_rows import StoredSignal
+from store.teacher_parts import found_parts, stored_signal, whole_plan
+from teacher_dump.plan import phase_of
 
 
 def open_shards(
-    stack: ExitStack, root: Path, path: str, arrays: Mapping[str, RowsArray], number: int
+    stack: ExitStack, root: Path, path: str, arrays: Mapping[str, RowsArray], number: int, before: int = 0
 ) -> dict[str, ShardFile]:
-    """Shard `number` of each of `arrays` below `root`/`path`, open for writing as long as `stack`."""
+    """Shard `number` of each of `arrays` below `root`/`path`, open for writing as long as `stack`.
+
+    before: how many rows lie in arrays of earlier segments.
+    """
     return {
-        name: stack.enter_context(ShardFile(root, f"{path}/{name}", array, number))
+        name: stack.enter_context(ShardFile(root, f"{path}/{name}", array, number, before))
         for name, array in arrays.items()
     }
 
@@ -84,10 +92,11 @@ class ViewFiles:
 
 
 class StoredView:
-    """A view that an earlier teacher resolved: this dump must see the same frames."""
+    """A view that an earlier teacher resolved, from video row `first` on: the frames must be the same."""
 
-    def __init__(self, root: Path, path: str) -> None:
+    def __init__(self, root: Path, path: str, first: int = 0) -> None:
         self._path = path
+        self._first = first
         self._times = ShardedRows(root, f"{path}/frame_time_s")
         self._thumbnails = ShardedRows(root, f"{path}/frame_thumbnail")
 
@@ -97,15 +106,16 @@ class StoredView:
         way_out = (
             "the video file changed since the first teacher saw it; restore it, or dump into another CACHE"
         )
-        if not self._times.present[row]:
+        place = row - self._first
+        if not self._times.present[place]:
             raise IdentityError(f"{where} failed in the first dump and decodes now; {way_out}")
-        times, thumbnails = (stored.read(np.array([row]))[0] for stored in (self._times, self._thumbnails))
+        times, thumbnails = (stored.read(np.array([place]))[0] for stored in (self._times, self._thumbnails))
         if apart := frames_apart(video.frame_time_s, video.thumbnail, times, thumbnails):
             raise IdentityError(f"{where}: {apart}; {way_out}")
 
     def miss(self, row: int, reason: str) -> None:
         """Raise IdentityError if a video fails now that decoded for the first teacher."""
-        if self._times.present[row]:
+        if self._times.present[row - self._first]:
             raise IdentityError(
                 f"{self._path}, video row {row} decoded in the first dump and fails now ({reason}); "
                 "restore the file, or dump into another CACHE"
@@ -131,27 +141,41 @@ def view_values(video: DecodedVideo) -> dict[str, np.ndarray]:
     }
 
 
+def stored_signals(root: Path, teacher: str, segments: Sequence[Segment]) -> dict[str, StoredSignal]:
+    """Where each signal of `teacher` lies, over the rows of `segments`, its unfinished parts included."""
+    parts = found_parts(root, teacher, len(segments) - 1)
+    return {
+        spec.name: stored_signal(spec, parts, segments, "was not written")
+        for spec in whole_plan(root, parts).signals
+    }
+
+
+def stored_frame_valid(root: Path, plan: TeacherPlan, segments: Sequence[Segment]) -> Rows:
+    """Rows of the view's frame_valid [V, R, M], over the rows of `segments`."""
+    paths = [f"{view_path(plan.view.name, number)}/frame_valid" for number in range(len(segments))]
+    return joined(root, paths, [segment.video[1] - segment.video[0] for segment in segments])
+
+
 class StoredFeatures:
     """Signals that earlier phases committed, decoded for `score_pairs` and `relevance`.
 
     names: the teacher's pair_inputs; where it has none, all of its videos' and texts' but vit_layers. Reads
-    rendition 0: pair scores belong to a video, not to one of its crops.
+    rendition 0: pair scores belong to a video, not to one of its crops. Rows of the segments before that of
+    `plan` are among them: `segments` ends with that of `plan`.
     """
 
     def __init__(
-        self, root: Path, plan: TeacherPlan, codecs: Mapping[str, SignalCodec], names: Sequence[str]
+        self, root: Path, plan: TeacherPlan, names: Sequence[str], segments: Sequence[Segment]
     ) -> None:
-        phases = plan.execution["phase_of"]
-        wanted = names or [name for name in phases if not name.startswith("vit_layers/")]
+        stored = stored_signals(root, plan.name, segments)
+        wanted = names or [name for name in stored if not name.startswith("vit_layers/")]
         self._rows = {
             phase: [
-                StoredSignal(root, teacher_path(plan.name), codecs[name])
-                for name in wanted
-                if phases[name] == phase
+                DecodedSignal(root, stored[name]) for name in wanted if phase_of(stored[name].spec) == phase
             ]
             for phase in ("videos", "texts")
         }
-        self._valid = ShardedRows(root, f"{view_path(plan.view.name)}/frame_valid")
+        self._valid = stored_frame_valid(root, plan, segments)
         self.usable = self._valid.present
 
     def videos(self, rows: np.ndarray) -> dict[str, Tensor]:
@@ -167,20 +191,22 @@ class StoredFeatures:
 class StoredRows:
     """Embeddings that earlier phases committed, as `store.pair_scores.FactoredScores` reads them.
 
-    signals: their names. usable: [V] bool.
+    signals: their names. usable: [V] bool. segments: of the rows, see `StoredFeatures`.
     """
 
     def __init__(
         self,
         root: Path,
         plan: TeacherPlan,
-        codecs: Mapping[str, SignalCodec],
+        segments: Sequence[Segment],
         signals: Sequence[str],
         usable: np.ndarray,
     ) -> None:
-        self._signals = {name: StoredSignal(root, teacher_path(plan.name), codecs[name]) for name in signals}
+        stored = stored_signals(root, plan.name, segments)
+        self._signals = {name: DecodedSignal(root, stored[name]) for name in signals}
         self.video_usable = usable
-        self.frame_valid = ShardedRows(root, f"{view_path(plan.view.name)}/frame_valid").load()
+        self.text_usable = np.ones(segments[-1].text[1], dtype=bool)
+        self.frame_valid = stored_frame_valid(root, plan, segments).load()
 
     def row_count(self, signal: str) -> int:
         """Length of the signal's row axis."""
@@ -191,15 +217,13 @@ class StoredRows:
         return self._signals[signal].read(rows).numpy()
 
 
-class StoredSignal:
-    """One signal below the folder `group` of the cache at `root`, decoded as it is read."""
+class DecodedSignal:
+    """One signal of the cache at `root`, over all segments, decoded as it is read."""
 
-    def __init__(self, root: Path, group: str, codec: SignalCodec) -> None:
-        self.name = codec.spec.name
-        self._codec = codec
-        self._parts = {
-            part: ShardedRows(root, part_path(f"{group}/{self.name}", part)) for part in codec.parts
-        }
+    def __init__(self, root: Path, stored: StoredSignal) -> None:
+        self.name = stored.spec.name
+        self._codec = stored.codec(root)
+        self._parts = {part: stored.rows(root, part) for part in self._codec.parts}
 
     @property
     def row_count(self) -> int:

@@ -7,7 +7,7 @@ own embeddings. A softmax over a row or a positive temperature does not change w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from store.durable import canonical_json
 from store.errors import InputError
+from store.inputs.samples import Segment
 from store.layout import TeacherPlan
 from store.pair_scores import DENSE, FACTORED, FactoredScores, PairScores
 from store.reader import open_cache
-from teacher_dump.shard_files import StoredRows
+from teacher_dump.shard_files import StoredRows, stored_signals
 
 CANDIDATES_AT_ONCE = 4096
 OWN_EMBEDDINGS = ("temporal_frame_embedding", "frame_embedding")
@@ -54,11 +55,13 @@ class Shortlist:
         self.usable = usable
 
     @classmethod
-    def open(cls, root: Path, plan: TeacherPlan, codecs: Any, usable: np.ndarray) -> Shortlist:
+    def open(
+        cls, root: Path, plan: TeacherPlan, segments: Sequence[Segment], usable: np.ndarray
+    ) -> Shortlist:
         """Of the teacher that the plan's `execution` names, for videos that are `usable` [V] themselves."""
         name = plan.execution["pairs"]["shortlist"]["teacher"]
         if name == plan.name:
-            return cls(own_similarities(root, plan, codecs, usable), usable)
+            return cls(own_similarities(root, plan, segments, usable), usable)
         reader = open_cache(root).teacher(name)
         return cls(lambda videos, texts: reader.pair_scores(videos, texts)[0], usable & reader.video_usable)
 
@@ -79,19 +82,19 @@ def shortlist_usable(root: Path, plan: TeacherPlan, usable: np.ndarray) -> np.nd
     return usable & open_cache(root).teacher(told["teacher"]).video_usable
 
 
-def own_similarities(root: Path, plan: TeacherPlan, codecs: Any, usable: np.ndarray) -> Score:
+def own_similarities(root: Path, plan: TeacherPlan, segments: Sequence[Segment], usable: np.ndarray) -> Score:
     """Cosines of the plan's own stored embeddings, as `store.pair_scores.FactoredScores` pools them.
 
     Memory: see there. Raises InputError if it stores none.
     """
-    names = {spec.name for spec in plan.signals}
+    names = stored_signals(root, plan.name, segments)
     frames = next((name for name in OWN_EMBEDDINGS if name in names), None)
     if frames is None or "text_embedding" not in names:
         raise InputError(
             f"teacher {plan.name!r} stores no embeddings of its own to choose pairs by; name another teacher "
             "by --shortlist"
         )
-    source = StoredRows(root, plan, codecs, (frames, "text_embedding"), usable)
+    source = StoredRows(root, plan, segments, (frames, "text_embedding"), usable)
     scores = FactoredScores(source, PairScores(FACTORED, 1.0, frames, "text_embedding"))
     return lambda videos, texts: scores.score(videos, texts)[0]
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,11 @@ class Segment:
     video: tuple[int, int]
     text: tuple[int, int]
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Segment:
+        """From what a cache says of a segment."""
+        return cls((told["video"][0], told["video"][1]), (told["text"][0], told["text"][1]))
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -127,24 +133,43 @@ class Samples:
         """
         chain = ""
         for segment in segments or [Segment((0, len(self.videos)), (0, len(self.texts)))]:
-            sha = hashlib.sha256(chain.encode())
-            for row in self._segment_rows(segment):
-                sha.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            chain = sha.hexdigest()
+            chain = chained_digest(chain, self._segment_rows(segment))
         return chain
 
     def _segment_rows(self, segment: Segment) -> Iterator[object]:
         for video in self.videos[slice(*segment.video)]:
-            yield ["video", video.id, video.moment_s, *([] if video.label is None else [video.label])]
+            yield video_line(video.id, video.moment_s, video.label)
         for text in self.texts[slice(*segment.text)]:
-            yield ["text", text.text, text.video, text.kind]
+            yield text_line(text.text, text.video, text.kind)
 
     def splits_digest(self) -> str:
         """sha256 (hex) of the row numbers of every split, by name."""
-        told = [
-            [name, split.video.tolist(), split.text.tolist()] for name, split in sorted(self.splits.items())
-        ]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        return splits_digest(self.splits)
+
+
+def video_line(video_id: str, moment_s: tuple[float, float] | None, label: int | None) -> list[Any]:
+    """What the digest of a segment covers of a video; seconds as they are stored, in float32."""
+    seconds = None if moment_s is None else [float(np.float32(second)) for second in moment_s]
+    return ["video", video_id, seconds, *([] if label is None else [label])]
+
+
+def text_line(text: str, video: int, kind: str) -> list[Any]:
+    """What the digest of a segment covers of a text."""
+    return ["text", text, video, kind]
+
+
+def chained_digest(chain: str, lines: Iterable[object]) -> str:
+    """sha256 (hex) of the digest of the segment before ("" for the first) and a line of JSON a row."""
+    sha = hashlib.sha256(chain.encode())
+    for line in lines:
+        sha.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    return sha.hexdigest()
+
+
+def splits_digest(splits: Mapping[str, Split]) -> str:
+    """sha256 (hex) of the row numbers of every split, by name."""
+    told = [[name, split.video.tolist(), split.text.tolist()] for name, split in sorted(splits.items())]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def refuse_duplicates(dataset: str, what: str, keys: Iterable[object]) -> None:

@@ -57,8 +57,9 @@ def feature_divergence(
         of_place_BM = divergence(student_BMD, teacher_BMD)
         return (of_place_BM * valid_BM).sum(-1) / valid_BM.sum(-1).clamp(min=1)
     there_BM1 = (valid_BM | ~valid_BM.any(-1, keepdim=True)).unsqueeze(-1)
-    hidden = [value.masked_fill(~there_BM1, -torch.inf) for value in (student_BMD, teacher_BMD)]
-    return divergence(*hidden, dim=1).mean(-1) * valid_BM.any(-1)
+    student_BMD = student_BMD.masked_fill(~there_BM1, -torch.inf)
+    teacher_BMD = teacher_BMD.masked_fill(~there_BM1, -torch.inf)
+    return divergence(student_BMD, teacher_BMD, dim=1).mean(-1) * valid_BM.any(-1)
 
 
 def frame_divergence(
@@ -90,9 +91,9 @@ def distribution_divergence(
             return PerRow(divergence(student_BN, teacher_BN))
         says_something = known_BN.sum(-1) >= 2
         there_BN = known_BN | ~says_something.unsqueeze(-1)
-        teacher_BN = teacher_BN.masked_fill(~known_BN, 0)
-        hidden = [value.masked_fill(~there_BN, -torch.inf) for value in (student_BN, teacher_BN)]
-        return PerRow(divergence(*hidden) * says_something, says_something)
+        teacher_BN = teacher_BN.masked_fill(~known_BN, 0).masked_fill(~there_BN, -torch.inf)
+        student_BN = student_BN.masked_fill(~there_BN, -torch.inf)
+        return PerRow(divergence(student_BN, teacher_BN) * says_something, says_something)
 
     return both_ways(one_way, student, teacher, known)
 

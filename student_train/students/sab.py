@@ -5,11 +5,12 @@ transformer, and "*", with TinyBERT. No code was published. What the paper leave
 decided: divergences and similarities in `student_train.losses`, and here: the student's layers are the four
 last stages of its encoder, the teacher's all of its blocks (figure 6 has 4 and 12); the mask's borders are
 spread evenly; alpha to delta of equation 15 are 1; frames are pooled as CLIP4Clip does it, normalised; AdamW
-learns. Where several processes train together, BatchNorm counts the frames of its own process only.
+learns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -76,8 +77,7 @@ def losses(config: Config) -> dict[str, LossTerm]:
         "local": local_term(config),
     }
     if depth:
-        free, masked = torch.ones(depth, count, dtype=torch.bool), None
-        masked = sequential_mask(depth, count, config.borders)
+        free, masked = sequential_mask(depth, count, ()), sequential_mask(depth, count, config.borders)
         pairs = even_pairs(depth, count)
         allowed = [(i, j) for i, j in pairs if masked[i, j]]
         found |= {
@@ -91,6 +91,20 @@ def losses(config: Config) -> dict[str, LossTerm]:
     return found
 
 
+def in_float32(function: Callable[[Outputs, Batch], PerRow]) -> Callable[[Outputs, Batch], PerRow]:
+    """`function` of the outputs in float32, whatever the encoders computed in: its products need the bits."""
+
+    def of_batch(outputs: Outputs, batch: Batch) -> PerRow:
+        whole = {
+            name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+            for name, value in outputs.items()
+        }
+        with torch.autocast(batch[FRAME_VALID].device.type, enabled=False):
+            return function(whole, batch)
+
+    return of_batch
+
+
 def frame_term(config: Config, ours: str, theirs: str) -> LossTerm:
     """Equation 5 or 6 between our frames and the teacher's."""
 
@@ -98,7 +112,7 @@ def frame_term(config: Config, ours: str, theirs: str) -> LossTerm:
         axis, temperature = config.feature_axis, config.feature_temperature
         return frame_divergence(outputs[ours], batch[theirs], batch[FRAME_VALID], axis, temperature)
 
-    return LossTerm(compare, (ours,), (theirs,))
+    return LossTerm(in_float32(compare), (ours,), (theirs,))
 
 
 def layer_term(config: Config, compare: Any, which: Any) -> LossTerm:
@@ -109,7 +123,7 @@ def layer_term(config: Config, compare: Any, which: Any) -> LossTerm:
         found: PerRow = compare(outputs["layers"], teacher, batch[FRAME_VALID], which, config.layers)
         return found
 
-    return LossTerm(of_batch, ("layers",), config.layer_signals)
+    return LossTerm(in_float32(of_batch), ("layers",), config.layer_signals)
 
 
 def local_term(config: Config) -> LossTerm:
@@ -124,7 +138,8 @@ def local_term(config: Config) -> LossTerm:
         teacher = local_block(batch[config.after_time], valid, told, told_there, batch[LOGIT_SCALE], axis)
         return distribution_divergence(student, teacher, temperature=config.pair_temperature)
 
-    return LossTerm(of_batch, (AFTER_TIME, "word_embedding", "word_valid", "logit_scale"), theirs)
+    ours = (AFTER_TIME, "word_embedding", "word_valid", "logit_scale")
+    return LossTerm(in_float32(of_batch), ours, theirs)
 
 
 def small(config: Config) -> Config:

@@ -80,7 +80,10 @@ def test_replacing_a_teacher_is_removing_it_and_dumping_anew(two_teachers, tmp_p
     assert verify(root).faults == []
     remove_teacher(root, "synthetic")
     write_synthetic_cache(root, **SMALL)
-    assert tree(root) == tree(two_teachers)
+    assert open_cache(root).digest == open_cache(two_teachers).digest
+    stored, before = tree(root), tree(two_teachers)
+    del stored["manifest.json"], before["manifest.json"]  # which tells in what order they came
+    assert stored == before
 
 
 def test_the_last_teacher_takes_its_view_along(one_teacher, tmp_path):

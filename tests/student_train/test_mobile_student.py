@@ -61,6 +61,7 @@ def test_parameters_of_the_four_variants(name: str, counts: tuple[float, float])
         assert ours == pytest.approx(paper, rel=0.08)
 
 
+@pytest.mark.slow
 def test_parameters_of_the_modules_are_those_of_table_2() -> None:
     """The frame encoder has a projection to 512 besides (0.26 M), CLIP's tower its projection and positions
     (0.3 M), TinyBERT, of which 4 layers have 4.6 M, its projection (0.16 M)."""
@@ -71,6 +72,7 @@ def test_parameters_of_the_modules_are_those_of_table_2() -> None:
     assert millions(star.text) - embeddings(star) == pytest.approx(4.2, abs=0.6)
 
 
+@pytest.mark.slow
 def test_two_of_the_papers_totals_are_made_of_other_modules_than_they_name() -> None:
     star, without_t = of_recipe("clipping-star"), of_recipe("clipping-without-t")
     assert millions(star) - embeddings(star) == pytest.approx(TABLE_1["clipping-without-t"][0], rel=0.04)
@@ -121,6 +123,18 @@ def test_every_choice_that_the_paper_leaves_open_changes_the_loss_it_is_about(st
         with torch.no_grad():
             first, second = (task(batch)["loss"].item() for task in tasks)
         assert first != pytest.approx(second, rel=1e-6), field
+
+
+@pytest.mark.parametrize("name", ["temporal", "sab", "tab", "local"])
+def test_losses_are_computed_in_float32_under_mixed_precision_too(student, name: str) -> None:
+    term = sab.losses(TINY_CONFIG)[name]
+    batch = random_batch((*student.config.needs, *term.needs), TINY_SIZES, 3)
+    with torch.no_grad():
+        outputs = student(batch)
+        plain = term.function(outputs, batch).values
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = term.function(outputs, batch).values
+    assert torch.equal(plain, mixed)
 
 
 def test_a_cache_whose_layers_have_no_square_of_patches_is_refused() -> None:

@@ -88,8 +88,9 @@ def test_every_recipe_says_what_it_needs_in_words_that_the_cache_knows(student: 
         needs = recipe_needs(module, recipe)
         assert needs[: len(recipe.model.needs)] == recipe.model.needs
         for name in (split_role(need)[0] for need in needs):
-            planned = name.startswith("planned_topk")
-            assert name in NOT_SIGNALS or planned or kind_of(name.removeprefix("class:"))
+            assert (
+                name in NOT_SIGNALS or name.startswith("planned_topk") or kind_of(name.removeprefix("class:"))
+            )
 
 
 def test_needs_follow_from_the_losses_and_tell_the_role() -> None:

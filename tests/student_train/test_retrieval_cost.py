@@ -32,6 +32,7 @@ def test_a_video_is_one_vector_of_2_kb_whatever_its_frames(recipe: str) -> None:
     assert stored[0].numel() * stored.element_size() == PAPER_KB * 1024
 
 
+@pytest.mark.slow
 def test_every_setup_of_table_2_stores_vectors_of_clips_width() -> None:
     """ViT-B/32 and ViT-B/16 both project to 512; built without memory."""
     models = [afa.RECIPES[f"setup-{setup}"].model for setup in range(15)]

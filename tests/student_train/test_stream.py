@@ -4,12 +4,14 @@ import torch
 
 from store.errors import InputError, UnknownNameError
 from store.inputs.samples import Samples, Split
+from store.plans import PlannedBatches
 from store.reader import Cache, TeacherReader, open_cache
+from store.signals import SignalSpec
 from student_train.needs import PAIR_SCORES
 from student_train.row_tensors import frame_distribution
 from student_train.rows import PairBlock
 from student_train.step_source import StepSource
-from student_train.stream import TrainingStream, order_of
+from student_train.stream import TrainingStream, order_of, replayed
 from student_train.teachers import Teachers
 from student_train.training_rows import training_rows
 from tests.student_train.learnable_cache import (
@@ -144,3 +146,73 @@ def test_relevance_is_a_softmax_at_the_recorded_temperature_over_frames_that_exi
     score = torch.tensor([[0.0, 0.2, torch.nan]])
     weight = frame_distribution(oracle, score, torch.tensor([[True, True, False]]))
     assert weight[0].tolist() == pytest.approx([1 / (1 + np.e), np.e / (1 + np.e), 0])
+
+
+def test_a_stored_plan_is_replayed_in_its_order_and_another_batch_size_is_refused(
+    learnable: Cache, oracle: TeacherReader
+) -> None:
+    rows = training_rows(learnable, oracle)
+    plan = PlannedBatches.draw("train", rows.video, rows.text, batch_size=16, epochs=2, seed=5)
+    order = replayed(plan, "p", rows, 16)
+    assert order.steps_per_epoch == 3
+    found = list(order.steps(4, 9))
+    for step, of_step in enumerate(found, start=4):
+        assert np.array_equal(rows.text[of_step], plan.text[step % 6])
+        assert np.array_equal(rows.video[of_step], plan.video[step % 6])
+    with pytest.raises(InputError, match=r"of 16 pairs each.* train with --batch-size 16, not 8"):
+        replayed(plan, "p", rows, 8)
+
+
+def test_a_plan_of_rows_that_may_not_be_trained_on_is_refused(
+    learnable: Cache, oracle: TeacherReader
+) -> None:
+    test = learnable.split("test")
+    plan = PlannedBatches.draw("test", test.video, test.text, batch_size=8, epochs=1, seed=0)
+    with pytest.raises(InputError, match=r"holds text row .*, which is no training row here"):
+        replayed(plan, "p", training_rows(learnable, oracle), 8)
+
+
+@pytest.mark.parametrize("own", [slice(0, 4), slice(4, 8)])
+def test_a_process_reads_its_strips_of_the_global_batch(
+    learnable: Cache, oracle: TeacherReader, own: slice
+) -> None:
+    stream = stream_of(learnable, oracle)
+    chosen = np.arange(8)
+    whole = batch_of(stream, chosen)
+    source = StepSource(stream.teachers, stream.needs, own, False, torch.device("cpu"))
+    part = source.batch((), stream.rows.video[chosen], stream.rows.text[chosen]).batch
+    for name in ("frame_embedding", "text_embedding", "frame_relevance", "frame_valid"):
+        assert torch.equal(part[name], whole[name][own])
+    scores = part["pair_scores"]
+    assert torch.equal(scores.rows, whole["pair_scores"].rows[own])
+    assert torch.equal(scores.columns, whole["pair_scores"].rows[:, own])
+    assert scores.own.tolist() == list(range(own.start, own.stop))
+
+
+def test_int8_signals_are_decoded_as_the_store_decodes_them(tmp_path) -> None:
+    signals = (
+        SignalSpec("frame_embedding", {"R": 1, "M": FRAMES, "D": WIDTH}, encoding="int8"),
+        *SIGNALS[1:],
+    )
+    cache = open_cache(write_learnable_cache(tmp_path / "c.zarr", signals=signals))
+    teacher = cache.teacher("oracle")
+    rows = np.array([2, 5, 1])
+    batch = batch_of(stream_of(cache, teacher, ("frame_embedding",)), rows)
+    video = training_rows(cache, teacher).video[rows]
+    expected = teacher.read_decoded("frame_embedding", video)[:, 0]
+    assert np.allclose(batch["frame_embedding"].numpy(), expected, atol=1e-6)
+
+
+def test_captions_come_as_words(learnable: Cache, oracle: TeacherReader) -> None:
+    stream = stream_of(learnable, oracle, ("text",))
+    batch = batch_of(stream, np.array([4, 2]))
+    assert batch["text"] == [learnable.texts[row] for row in stream.rows.text[[4, 2]]]
+
+
+def test_missing_layers_and_pixels_are_named_with_the_options_that_add_them(
+    learnable: Cache, oracle: TeacherReader
+) -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"vit_layers/3, vit_layers/7, pixels.*--layers 3,7 --keep-pixels"
+    ):
+        stream_of(learnable, oracle, ("vit_layers/3", "vit_layers/7", "pixels"))
