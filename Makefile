@@ -2,10 +2,18 @@
 DATASET  ?= demo
 STUDENT  ?= afa
 # The demo of a student that trains on pixels has a cache of its own: CLIP4Clip's signals, and the frames.
-ifeq ($(DATASET)-$(STUDENT),demo-sab)
+ifneq ($(filter demo-sab demo-side_network,$(DATASET)-$(STUDENT)),)
 TEACHER  ?= demo_clip4clip
 CACHE    ?= caches/demo-pixels.zarr
 DUMP_ARGS := --keep-pixels raw
+endif
+# The side network goes on from what stands behind the layers in the weights of the teacher that made them.
+ifeq ($(DATASET)-$(STUDENT),demo-side_network)
+WEIGHTS  ?= teacher_dump/weights/$(TEACHER).safetensors
+TRAIN_ARGS := $(foreach model,model untaught_model,--set $(model).weights=$(WEIGHTS))
+ifeq ($(TASK),recognition)
+RECIPE   ?= demo-recognition
+endif
 endif
 DATA     ?= data/$(DATASET)
 CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
@@ -54,7 +62,7 @@ demo-teachers: $(READY)   ## add every teacher of the demo to its cache: X-CLIP,
 
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
 train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
-	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
+	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(TRAIN_ARGS) $(ARGS)
 
 $(CACHE)/manifest.json: | $(READY)
 	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"

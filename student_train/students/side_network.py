@@ -122,7 +122,7 @@ DEMO = frozen(
         model=DEMO_MODEL,
         losses={"info_nce": 1.0},
         optimizer=Optimizer(lr=(1e-3,), lr_scale={"text.": 0.3, "head.": 0.3}, weight_decay=0.05),
-        epochs=12,
+        epochs=6,
         batch_size=50,
         keep=KEEP_LAST,
     )
