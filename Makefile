@@ -41,7 +41,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-side bench-dump lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -102,6 +102,9 @@ bench-store: $(READY)     ## the store's speed against memcpy and other librarie
 
 bench-side: $(READY)      ## a side network's step from cached layers, from live ones, and full fine-tuning: memory and time
 	@$(PY) -m tests.bench.bench_side $(ARGS)
+
+bench-encodings: $(READY) ## what a side network of the demo loses if its layers are stored as int8, pooled or projected (minutes)
+	@$(PY) -m tests.bench.bench_encodings --data "$(DATA)" $(ARGS)
 
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)

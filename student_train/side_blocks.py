@@ -64,11 +64,19 @@ class Stem(nn.Module):
         return normed
 
 
-class PatchNorm(nn.BatchNorm1d):
-    """BatchNorm3d of a state [B, M, N, D]: statistics of every channel over videos, frames and patches."""
+class PatchNorm(nn.Module):
+    """BatchNorm3d of a state [B, M, N, D]: statistics of every channel over videos, frames and patches.
+
+    The layer inside is one of torch's own, so that several processes can synchronise it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.channels = nn.BatchNorm1d(width)
 
     def forward(self, state_BMND: Tensor) -> Tensor:
-        return super().forward(state_BMND.flatten(0, 2)).view_as(state_BMND)
+        normed: Tensor = self.channels(state_BMND.flatten(0, 2))
+        return normed.view_as(state_BMND)
 
 
 class Tap(nn.Module):

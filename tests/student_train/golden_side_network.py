@@ -12,19 +12,24 @@ from student_train.side_blocks import SideNetwork, SideSizes
 from tests.golden_case import GoldenCase
 
 OF_BLOCK = {
-    "norm1": "time_norm", "bn_1": "time_norm", "norm2": "mlp_norm", "bn_2": "mlp_norm",
-    "pw_conv1": "time.enter", "conv.0": "time.enter", "pw_conv2": "time.leave", "conv.2": "time.leave",
-    "dw_conv1": "time", "conv.1": "time",
-    "ln_1": "attention.norm", "attn.in_proj": "attention.query_key_value", "attn.out_proj": "attention.out",
-    "mlp.fc1": "mlp_in", "mlp.fc2": "mlp_out",
-}  # fmt: skip
+    **dict.fromkeys(("norm1", "bn_1"), "time_norm.channels"),
+    **dict.fromkeys(("norm2", "bn_2"), "mlp_norm.channels"),
+    **dict.fromkeys(("pw_conv1", "conv.0"), "time.enter"),
+    **dict.fromkeys(("dw_conv1", "conv.1"), "time"),
+    **dict.fromkeys(("pw_conv2", "conv.2"), "time.leave"),
+    "ln_1": "attention.norm",
+    "attn.in_proj": "attention.query_key_value",
+    "attn.out_proj": "attention.out",
+    "mlp.fc1": "mlp_in",
+    "mlp.fc2": "mlp_out",
+}
 OF_NETWORK = {
     "transformer.side_spatial_position_embeddings": "position",
     "transformer.side_lns.": "taps.*.norm.",
     "transformer.side_linears.": "taps.*.down.",
     "side_conv1.": "stem.convolution.",
-    "side_pre_bn3d.": "stem.norm.",
-    "side_post_bn.": "norm.",
+    "side_pre_bn3d.": "stem.norm.channels.",
+    "side_post_bn.": "norm.channels.",
 }
 SIDE_BLOCK = "transformer.side_transformer."
 
