@@ -8,10 +8,18 @@ ROLES    = --teacher $(TEACHER) $(if $(filter mcad,$(STUDENT)),--role single_str
 JUDGED   = $(if $(filter mcad,$(STUDENT)),demo-judged-batches)
 endif
 # The demo of a student that trains on pixels has a cache of its own: CLIP4Clip's signals, and the frames.
-ifeq ($(DATASET)-$(STUDENT),demo-sab)
+ifneq ($(filter demo-sab demo-side_network,$(DATASET)-$(STUDENT)),)
 TEACHER  ?= demo_clip4clip
 CACHE    ?= caches/demo-pixels.zarr
 DUMP_ARGS := --keep-pixels raw
+endif
+# The side network goes on from what stands behind the layers in the weights of the teacher that made them.
+ifeq ($(DATASET)-$(STUDENT),demo-side_network)
+WEIGHTS  ?= teacher_dump/weights/$(TEACHER).safetensors
+TRAIN_ARGS := $(foreach model,model untaught_model,--set $(model).weights=$(WEIGHTS))
+ifeq ($(TASK),recognition)
+RECIPE   ?= demo-recognition
+endif
 endif
 # Classes are recognised by the text of their names, which the demo's classifier reads.
 ifeq ($(DATASET)-$(STUDENT),demo-text4vis)
@@ -45,7 +53,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-dump bench-pairs bench-train lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-pairs bench-train lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -66,7 +74,7 @@ demo-teachers: $(READY)   ## add every teacher of the demo to its cache: X-CLIP,
 
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
 train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json) $(JUDGED)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
-	@$(PY) -m student_train $(if $(filter text4vis,$(STUDENT)),few-shot,train) "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
+	@$(PY) -m student_train $(if $(filter text4vis,$(STUDENT)),few-shot,train) "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(TRAIN_ARGS) $(ARGS)
 
 $(CACHE)/manifest.json: | $(READY)
 	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"
@@ -109,6 +117,12 @@ bench-frames: $(READY)    ## how fast clips decode, against bare decord and PyAV
 
 bench-store: $(READY)     ## the store's speed against memcpy and other libraries (pip install '.[bench]' for those)
 	@$(PY) -m tests.bench.bench_store $(ARGS)
+
+bench-side: $(READY)      ## a side network's step from cached layers, from live ones, and full fine-tuning: memory and time
+	@$(PY) -m tests.bench.bench_side $(ARGS)
+
+bench-encodings: $(READY) ## what a side network of the demo loses if its layers are stored as int8, pooled or projected (minutes)
+	@$(PY) -m tests.bench.bench_encodings --data "$(DATA)" $(ARGS)
 
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)

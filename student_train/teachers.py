@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from store.calibration import PROJECTION_MEAN
 from store.errors import InputError
 from store.reader import Cache, TeacherReader
 from student_train.needs import CLASS, MAIN, OF_CLASSES, PIXELS, roles_of, split_role
@@ -78,7 +79,7 @@ class Teachers:
         for role in (MAIN, *roles_of(needs)):
             teacher = self.in_role(role)
             end = f"@{role}" if role else ""
-            found |= {name + end: dict(spec.sizes) for name, spec in teacher.signals.items()}
+            found |= {name + end: self._sizes_of(teacher, name) for name in teacher.signals}
             _, frames, rows, columns, channels = teacher.view.pixel_shape
             found[PIXELS + end] = {"M": frames, "Y": rows, "X": columns, "C": channels}
         prompts, classes = self.class_text.shape
@@ -90,3 +91,11 @@ class Teachers:
                 of_rows = dict(signals[name.removeprefix(OF_CLASSES)].sizes)
                 found[need] = {"P": prompts, "C": classes, **of_rows}
         return found
+
+    @staticmethod
+    def _sizes_of(teacher: TeacherReader, name: str) -> dict[str, int]:
+        """Of a signal as it is handed out: D is the teacher's own where a projection of it is stored."""
+        spec = teacher.signals[name]
+        projected = spec.reduction.width is not None
+        width = {"D": len(teacher.codec(name).fitted[PROJECTION_MEAN])} if projected else {}
+        return {**spec.sizes, **width}
