@@ -6,8 +6,8 @@
 
 Side4Video's Tables 2 and 3 in spirit, by action recognition, where no text tower blurs the numbers. Random
 weights; one process a way, since peaks are of processes: of a CPU's the largest resident size above that with
-nothing but torch loaded, of a GPU's the most that torch allocated. Seconds are the processor's on a CPU, where
-other programs do not count, and the clock's on a GPU.
+nothing but torch loaded, of a GPU's the most that torch allocated. Seconds are the processor's on a CPU,
+where other programs do not count, and the clock's on a GPU.
 """
 
 from __future__ import annotations
