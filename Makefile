@@ -1,6 +1,12 @@
 # `make help` lists the targets. Any variable below can be given on the command line: make dump-teacher DATASET=msrvtt
 DATASET  ?= demo
 STUDENT  ?= afa
+# The demo's cache may hold several teachers. MCAD listens to two: the cross-encoder judged the best pairs of the
+# batches that are trained on.
+ifeq ($(DATASET)-$(origin CACHE),demo-undefined)
+ROLES    = --teacher $(TEACHER) $(if $(filter mcad,$(STUDENT)),--role single_stream=demo_albef)
+JUDGED   = $(if $(filter mcad,$(STUDENT)),demo-judged-batches)
+endif
 # The demo of a student that trains on pixels has a cache of its own: CLIP4Clip's signals, and the frames.
 ifneq ($(filter demo-sab demo-side_network,$(DATASET)-$(STUDENT)),)
 TEACHER  ?= demo_clip4clip
@@ -15,12 +21,18 @@ ifeq ($(TASK),recognition)
 RECIPE   ?= demo-recognition
 endif
 endif
+# Classes are recognised by the text of their names, which the demo's classifier reads.
+ifeq ($(DATASET)-$(STUDENT),demo-text4vis)
+TEACHER  ?= demo_classes
+CACHE    ?= caches/demo-classes.zarr
+endif
 DATA     ?= data/$(DATASET)
 CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
 TEACHER  ?= $(if $(filter demo table,$(DATASET)),demo,xclip)
 CHECKPOINT ?= $(firstword $(wildcard weights/$(TEACHER).*))
 # A cross-encoder pays for each pair: in the demo it scores the best of each row by the dual encoder alone.
-PAIRS    ?= $(if $(filter demo_albef,$(TEACHER)),$(if $(findstring --p,$(ARGS))$(findstring --topk,$(ARGS)),,--topk 64 --shortlist demo))
+PAIRS    ?= $(if $(filter demo_albef,$(TEACHER)),$(if $(findstring --p,$(ARGS))$(findstring --topk,$(ARGS)),,--topk 64 --plan $(DEMO_PLAN) --fused-cls --shortlist demo))
+DEMO_PLAN := batch=100,epochs=4,seed=0,k=17
 RECIPE   ?=
 SEEDS    ?= 0,1,2
 RUN      ?= runs/$(basename $(notdir $(CACHE)))-$(STUDENT)$(if $(RECIPE),-$(RECIPE))
@@ -41,7 +53,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate info fit-demo-teacher test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-pairs bench-train lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -61,17 +73,23 @@ demo-teachers: $(READY)   ## add every teacher of the demo to its cache: X-CLIP,
 	@for teacher in demo demo_clip4clip demo_classes demo_albef; do $(MAKE) dump-teacher DATASET=demo TEACHER=$$teacher CHECKPOINT= || exit 1; done
 
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
-train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
-	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(TRAIN_ARGS) $(ARGS)
+train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json) $(JUDGED)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
+	@$(PY) -m student_train $(if $(filter text4vis,$(STUDENT)),few-shot,train) "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(TRAIN_ARGS) $(ARGS)
 
 $(CACHE)/manifest.json: | $(READY)
 	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"
 
-ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(CACHE)/manifest.json)    ## train the rows of STUDENT=sab's ablation from CACHE alike, and print them beside the paper's
-	@$(PY) -m student_train ablate "$(CACHE)" --out "$(RUN)-ablation" --student $(STUDENT) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
+demo-judged-batches: $(READY) | $(CACHE)/manifest.json
+	@$(MAKE) dump-teacher TEACHER=demo_albef CHECKPOINT= ARGS=
+
+ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(CACHE)/manifest.json) $(JUDGED)    ## train the rows of STUDENT=sab's or mcad's ablation from CACHE alike, and print them beside the paper's
+	@$(PY) -m student_train ablate "$(CACHE)" --out "$(RUN)-ablation" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
 	@$(PY) -m student_train evaluate "$(RUN)" $(ARGS)
+
+report: $(READY)          ## the table and the picture of RUN once more
+	@$(PY) -m student_train report "$(RUN)" $(ARGS)
 
 info: $(READY)            ## what is inside CACHE
 	@$(PY) -m store info "$(CACHE)" $(ARGS)
@@ -109,6 +127,9 @@ bench-encodings: $(READY) ## what a side network of the demo loses if its layers
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)
 
+bench-pairs: $(READY)     ## what scoring pairs costs as texts or videos double
+	@$(PY) -m tests.bench.bench_pairs $(ARGS)
+
 bench-train: $(READY)     ## what teaching costs a training step: cached, resident, live; writes bench-results/train.json
 	@$(PY) -m tests.bench.bench_train $(ARGS)
 
@@ -116,7 +137,7 @@ lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
 clean:           ## delete the demo's clips, caches and runs (not .venv)
-	rm -rf data/demo data/demo-fit caches/demo.zarr runs/demo-*
+	rm -rf data/demo data/demo-fit caches/demo.zarr caches/demo-*.zarr runs/demo-*
 
 # What was installed is written into the stamp, so a mere change of file times installs nothing.
 .venv/.ready: pyproject.toml constraints.txt

@@ -22,6 +22,7 @@ from store.pair_scores import (
     PLANNED,
     PLANNED_TOPK,
     TOPK,
+    TOPK_SIGNALS,
     DenseScores,
     FactoredScores,
     PairScorer,
@@ -41,6 +42,7 @@ from store.view_reader import RESIDENT_BYTES, JoinedPixels
 if TYPE_CHECKING:
     from store.reader import Cache
 
+MATCH_SIGNALS = (*TOPK_SIGNALS, "topk_scores/text_mismatch", "topk_scores/video_mismatch")
 ENCODING_ERRORS: dict[str, Callable[[Any], float]] = {
     "relative_l2": max,
     "max_abs": max,
@@ -271,6 +273,27 @@ class TeacherReader:
             "video_text_logits, planned_scores, planned_topk, topk_scores, or frame_embedding and "
             "text_embedding"
         )
+
+    def match_probability(
+        self, video_rows: np.ndarray, text_rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(probabilities, known), both [V, T]: that a pair matches, where it is in `topk_scores`, and bool.
+
+        float32, the softmax of match against mismatch, NaN where it is not known. Raises UnknownNameError if
+        the teacher keeps no such top-k, or judges by one number.
+        """
+        videos = row_numbers(video_rows, self.cache.counts.videos, f"{self.cache.path.name} has no video row")
+        texts = row_numbers(text_rows, self.cache.counts.texts, f"{self.cache.path.name} has no text row")
+        for_it, against = (scorer.score(videos, texts) for scorer in self._topk_match)
+        margin = for_it[0].astype(np.float32) - against[0].astype(np.float32)
+        return 1 / (1 + np.exp(-margin)), for_it[1]
+
+    @cached_property
+    def _topk_match(self) -> tuple[TopkScores, TopkScores]:
+        """Logits for and against of the kept pairs."""
+        self.require(MATCH_SIGNALS)
+        mismatch = self._topk("text_index", "text_mismatch"), self._topk("video_index", "video_mismatch")
+        return TopkScores(self.topk_texts, self.topk_videos), TopkScores(*mismatch)
 
     @cached_property
     def planned_topk(self) -> PlannedTopk:

@@ -76,7 +76,8 @@ class Recipe:
     least_taught_share: training stops if less of an epoch's taught loss than this was taught.
     untaught_model: of the untaught arm, where that is a model of its own; None: the same. shots: how many
     videos of each class are trained on, drawn from the seed of the training; None: all. Where these are fewer
-    than batch_size, they are the batch.
+    than batch_size, they are the batch. classes: numbers of the classes that are trained on and tested, for
+    zero-shot recognition of the others; None: all.
     """
 
     model: Any
@@ -93,6 +94,7 @@ class Recipe:
     least_taught_share: float = 0.5
     untaught_model: Any = None
     shots: int | None = None
+    classes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)

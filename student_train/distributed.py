@@ -37,7 +37,8 @@ def join_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        PartialState()
+        # Without being told, accelerate finds no processes to join on a machine without a GPU.
+        PartialState(cpu=not torch.cuda.is_available())
 
 
 def gather_rows(own_bN: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Experiment:
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
         others = {role: cache.teacher(name) for role, name in choice.roles.items()}
-        self.teachers = Teachers(self.teacher, others)
+        self.teachers = Teachers(self.teacher, others, choice.recipe.classes)
         self.recognises: bool = choice.recipe.model.recognises
         self.rows: PairedRows = training_rows(cache, self.teachers, self.recognises)
         names = (choice.teacher, *choice.roles.values())
@@ -211,8 +211,9 @@ class Experiment:
     def student(self, arm: str) -> Student:
         """A new student of `arm` for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model_of(arm)
-        require(self.teachers, config.needs)
-        return self.module.build(config, self.teachers.sizes(config.needs))
+        shaped_by = (*config.needs, *config.shaped_by)
+        require(self.teachers, shaped_by)
+        return self.module.build(config, self.teachers.sizes(shaped_by))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
         """Every arm of a run sees the same rows, also where a teacher knows only the batches of a plan."""

@@ -26,7 +26,7 @@ from student_train.losses.layers import LayerOptions
 from student_train.needs import FRAME_VALID, PIXELS, TEXT
 from student_train.students.base import Batch, SignalSizes, Student, StudentConfig, cosine_similarity
 from student_train.temporal_transformer import TemporalTransformer, default_heads
-from student_train.text_towers import CLIP, TOWERS, ClipText, TinyBert
+from student_train.text_towers import CLIP, TOWERS, ClipText, text_tower
 
 MAX_LOGIT_SCALE = 100.0
 OWN, FIRST = "own", "first"
@@ -38,9 +38,9 @@ class Config(StudentConfig):
     """What the student is made of, and how it is compared with its teacher.
 
     vision: of timm. vision_channels: factor on those. temporal_layers: 0 is "without T". text: "clip",
-    the text tower of `architecture`, or "tinybert", which reads the word pieces of the file `vocabulary`, or
-    without one CLIP's byte pairs. vision_weights, text_weights: public weights to start from, None for none;
-    CLIP's start the temporal transformer too, as in CLIP4Clip. words: of a text.
+    the text tower of `architecture`, or "tinybert" or "albert", which read the word pieces of the file
+    `vocabulary`, or without one CLIP's byte pairs. vision_weights, text_weights: public weights to start
+    from, None for none; CLIP's start the temporal transformer too, as in CLIP4Clip. words: of a text.
     taps: stages of the encoder that are its layers. teacher_layers: blocks of the teacher that they learn,
     none where no loss compares layers. borders: of the mask, see `sequential_mask`. layers: see LayerOptions.
     feature_axis, feature_temperature: of the softmax in temporal and spatial distillation.
@@ -82,6 +82,10 @@ class Config(StudentConfig):
         return (PIXELS, TEXT)
 
     @property
+    def shaped_by(self) -> tuple[str, ...]:
+        return ("text_embedding", *self.layer_signals)
+
+    @property
     def layer_signals(self) -> tuple[str, ...]:
         return tuple(f"vit_layers/{layer}" for layer in self.teacher_layers)
 
@@ -104,11 +108,7 @@ class MobileStudent(Student):
             if config.temporal_layers
             else None
         )
-        self.text: ClipText | TinyBert = (
-            ClipText(config.architecture, width, config.words)
-            if config.text == CLIP
-            else TinyBert(width, config.words, config.vocabulary)
-        )
+        self.text = text_tower(config.text, config.architecture, width, config.words, config.vocabulary)
         self.reshaping = FeatureReshaping(self.vision.map_sizes(side), *tokens) if tokens else None
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         layered = ("layers",) if self.reshaping is not None else ()

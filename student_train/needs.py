@@ -3,6 +3,8 @@
     frame_embedding        a signal of the main teacher, by its name in the cache
     frame_embedding@ts     the same of the teacher in the role "ts"; a role that is not filled is the main's
     pair_scores            scores of the batch's pairs, a PairBlock; with `pair_known` if not all are known
+    match_probability      probability that a pair matches, a PairBlock, with `match_known`: of a teacher that
+                           judged the best of every video and text; what it did not judge is 0
     logit_scale            [] float32, what multiplies the teacher's cosines
     text                   the raw captions (list of str); the student tokenises them
     pixels                 the view's frames [B, M, Y, X, C] uint8
@@ -22,6 +24,8 @@ from typing import Any
 
 PAIR_SCORES = "pair_scores"
 PAIR_KNOWN = "pair_known"
+MATCH_PROBABILITY = "match_probability"
+MATCH_KNOWN = "match_known"
 IGNORED_PAIR = "ignored_pair"
 FRAME_VALID = "frame_valid"
 RELEVANCE = "frame_relevance"
@@ -31,7 +35,7 @@ PIXELS = "pixels"
 CLASS = "video_class"
 OF_CLASSES = "class:"
 PLANNED_TOPK = "planned_topk/"
-NOT_SIGNALS = (PAIR_SCORES, LOGIT_SCALE, TEXT, PIXELS, CLASS)
+NOT_SIGNALS = (PAIR_SCORES, MATCH_PROBABILITY, LOGIT_SCALE, TEXT, PIXELS, CLASS)
 MAIN = ""
 
 

@@ -63,7 +63,7 @@ def row_axis(teacher: TeacherReader, name: str) -> str:
 
 
 def of_classes(teacher: TeacherReader, name: str, rows: np.ndarray) -> Any:
-    """A text signal of the class names `rows` [P, C], float32 [P, C, ...]; of TEXT their words, P lists of C."""
+    """A text signal of class names, `rows` [P, C], float32 [P, C, ...]; of TEXT their words, P lists of C."""
     if name == TEXT:
         return [[teacher.cache.texts[row] for row in of_prompt] for of_prompt in rows.tolist()]
     return torch.from_numpy(teacher.read_decoded(name, rows.reshape(-1))).unflatten(0, rows.shape)

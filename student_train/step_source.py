@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from student_train.needs import (
     FRAME_VALID,
     IGNORED_PAIR,
     LOGIT_SCALE,
+    MATCH_KNOWN,
+    MATCH_PROBABILITY,
     OF_CLASSES,
     PAIR_KNOWN,
     PAIR_SCORES,
@@ -33,6 +35,9 @@ from student_train.needs import (
 from student_train.row_tensors import frame_distribution, logit_scale, of_classes
 from student_train.rows import PairBlock
 from student_train.teachers import Teachers
+
+ReadPairs = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Of videos and texts: a value of every pair, and which are known."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,10 @@ class StepSource:
         own_video, own_text = video[self.own], text[self.own]
         if name == PAIR_SCORES:
             return self._pair_scores(need, in_role(PAIR_KNOWN, role), teacher, video, text)
+        if name == MATCH_PROBABILITY:
+            said, known = self._strips(teacher.match_probability, video, text)
+            told = said.map(lambda strip: self._put(strip.nan_to_num(0.0)))
+            return {need: told, in_role(MATCH_KNOWN, role): known.map(self._put)}
         if name == TEXT:
             return {need: [self.teachers.cache.texts[row] for row in own_text.tolist()]}
         if name == CLASS:
@@ -184,20 +193,26 @@ class StepSource:
     def _pair_scores(
         self, need: str, known_need: str, teacher: TeacherReader, video: np.ndarray, text: np.ndarray
     ) -> dict[str, Any]:
-        if teacher.pair_layout.layout == PLANNED or self._is_whole(video):
+        if teacher.pair_layout.layout == PLANNED:
             whole = teacher.pair_scores(video, text)
             score, known = (self._block(torch.from_numpy(np.array(of))) for of in whole)
         else:
-            # Only the strips are gathered where the block is not stored in one piece.
-            rows = teacher.pair_scores(video[self.own], text)
-            columns = teacher.pair_scores(video, text[self.own])
-            score, known = (
-                PairBlock(torch.from_numpy(np.array(row)), torch.from_numpy(np.array(column)), self.own.start)
-                for row, column in zip(rows, columns, strict=True)
-            )
+            score, known = self._strips(teacher.pair_scores, video, text)
         all_known = bool(known.rows.all() and known.columns.all())
         batch = {need: score.map(lambda strip: self._put(strip).float())}
         return batch if all_known else {**batch, known_need: known.map(self._put)}
+
+    def _strips(self, read: ReadPairs, video: np.ndarray, text: np.ndarray) -> tuple[PairBlock, PairBlock]:
+        """What `read` says of this process's strips, and what of it is known; no pair is gathered in vain."""
+        if self._is_whole(video):
+            score, known = (PairBlock.whole(torch.from_numpy(np.array(of))) for of in read(video, text))
+            return score, known
+        rows, columns = read(video[self.own], text), read(video, text[self.own])
+        score, known = (
+            PairBlock(torch.from_numpy(np.array(row)), torch.from_numpy(np.array(column)), self.own.start)
+            for row, column in zip(rows, columns, strict=True)
+        )
+        return score, known
 
     def _is_whole(self, rows: Sized) -> bool:
         return self.own == slice(0, len(rows))
@@ -225,7 +240,8 @@ def planned_topk_signal(teacher: TeacherReader, need: str) -> tuple[str, str]:
         plan = plan_of(name)
         if name.startswith(PLANNED_TOPK) and name.endswith(f"/{part}") and plan is not None:
             return name, plan
+    fused = " --fused-cls" if part.endswith("_fused_cls") else ""
     raise UnknownNameError(
-        f"teacher {teacher.name!r} in {teacher.cache.path.name} stores no {need}; dump it with a batch plan "
-        "(python -m teacher_dump dump --help)"
+        f"teacher {teacher.name!r} in {teacher.cache.path.name} stores no {need}; dump it with --plan "
+        f"batch=...,epochs=...,k=...{fused}, or give another teacher that role: --role ROLE=TEACHER"
     )

@@ -19,9 +19,11 @@ from store.pair_scores import NO_PAIRS, PLANNED
 from store.plans import PlannedBatches
 from store.reader import Cache
 from store.signals import kind_of
+from store.teacher_reader import MATCH_SIGNALS
 from student_train.distributed import rank, world_size
 from student_train.needs import (
     LOGIT_SCALE,
+    MATCH_PROBABILITY,
     NOT_SIGNALS,
     OF_CLASSES,
     PAIR_SCORES,
@@ -138,6 +140,8 @@ def require(teachers: Teachers, needs: Sequence[str]) -> None:
         elif name == PAIR_SCORES:
             if teacher.pair_layout.layout == NO_PAIRS:
                 missing.setdefault(teacher.name, []).append(name)
+        elif name == MATCH_PROBABILITY:
+            teacher.require(MATCH_SIGNALS)
         elif name.startswith(PLANNED_TOPK):
             planned_topk_signal(teacher, name)
         elif name not in NOT_SIGNALS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from store.calibration import PROJECTION_MEAN
+from store.errors import InputError
 from store.reader import Cache, TeacherReader
 from student_train.needs import CLASS, MAIN, OF_CLASSES, PIXELS, roles_of, split_role
 
@@ -16,7 +17,8 @@ from student_train.needs import CLASS, MAIN, OF_CLASSES, PIXELS, roles_of, split
 class Teachers:
     """main: whose signals a need without a role means. roles: teachers by role; the main's, if not filled.
 
-    classes: numbers of the dataset's classes that there are for these teachers, counted anew from 0; None: all.
+    classes: numbers of the dataset's classes that there are for these teachers, counted anew from 0; None:
+    all.
     """
 
     main: TeacherReader
@@ -40,7 +42,13 @@ class Teachers:
         """[P, C] int64: the text row of every class in every prompt."""
         prompts = max(len(self.cache.dataset["prompts"]), 1)
         rows = np.flatnonzero(self.cache.text_video < 0).reshape(prompts, -1)
-        return rows if self.classes is None else rows[:, list(self.classes)]
+        if self.classes is None:
+            return rows
+        if not self.classes or not 0 <= min(self.classes) <= max(self.classes) < rows.shape[1]:
+            raise InputError(
+                f"{self.cache.path.name} has {rows.shape[1]} classes, numbered from 0; got {self.classes}"
+            )
+        return rows[:, list(self.classes)]
 
     def class_numbers(self, video_rows: np.ndarray) -> np.ndarray:
         """[N] int64: the class of each video, a column of `class_text`; -1 for one of another class."""

@@ -1,4 +1,4 @@
-"""Text towers of a light student: CLIP's, or TinyBERT (Jiao et al. 2020) with a projection.
+"""Text towers of a light student: CLIP's, TinyBERT (Jiao et al. 2020) or ALBERT (Lan et al. 2020).
 
 Both give sentence features [B, D], and word features [B, W, D] with `word_valid` [B, W]; none normalised.
 """
@@ -25,13 +25,22 @@ from student_train.clip_towers import (
     word_features,
 )
 
-CLIP, TINYBERT = "clip", "tinybert"
-TOWERS = (CLIP, TINYBERT)
-TINYBERT_SIZES = {
+CLIP, TINYBERT, ALBERT = "clip", "tinybert", "albert"
+TOWERS = (CLIP, TINYBERT, ALBERT)
+TINYBERT_SIZES: dict[str, Any] = {
     "hidden_size": 312,
     "num_hidden_layers": 4,
     "num_attention_heads": 12,
     "intermediate_size": 1200,
+}
+ALBERT_SIZES: dict[str, Any] = {
+    "embedding_size": 128,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
 }
 BERT_VOCABULARY = 30522
 CLIP_VOCABULARY = 49408
@@ -67,22 +76,25 @@ class ClipText(nn.Module):
         return {"text": self.architecture, "weights": Path(weights).name, "sha256": digest(own)}
 
 
-class TinyBert(nn.Module):
-    """BERT of 4 layers, 312 wide; the sentence is what [CLS] became, projected to `width` as words are.
+class WordPieceText(nn.Module):
+    """A BERT-like encoder; the sentence is what [CLS] became, projected to `width` as words are.
 
     vocabulary: a vocab.txt of BERT; without one CLIP's byte pairs are read, which needs no file and fits no
     public weights.
     """
 
+    name: str
+
     def __init__(self, width: int, words: int, vocabulary: str | None) -> None:
         super().__init__()
-        from transformers import BertConfig, BertModel
-
         self.words, self.vocabulary = words, vocabulary
-        size = BERT_VOCABULARY if vocabulary else CLIP_VOCABULARY
-        self.bert = BertModel(BertConfig(vocab_size=size, **TINYBERT_SIZES), add_pooling_layer=False)
-        self.projection = nn.Linear(TINYBERT_SIZES["hidden_size"], width)
+        self.bert = self.encoder(BERT_VOCABULARY if vocabulary else CLIP_VOCABULARY)
+        self.projection = nn.Linear(self.bert.config.hidden_size, width)
         self._tokenize = bert_tokenizer(vocabulary, words) if vocabulary else tokenizer_of(TINY, words)
+
+    def encoder(self, word_pieces: int) -> Any:
+        """The freshly initialised encoder for a vocabulary of that size."""
+        raise NotImplementedError(f"{type(self).__name__} has no encoder")
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Sentence, words and which of them are valid."""
@@ -93,14 +105,53 @@ class TinyBert(nn.Module):
         return words_BWD[:, 0], words_BWD, valid_BW
 
     def load_public(self, weights: str) -> dict[str, Any]:
-        """Take over a file of TinyBERT's tensors (Hugging Face's names); what to record of them."""
+        """Take over a file of the encoder's tensors (Hugging Face's names); what to record of them."""
         if self.vocabulary is None:
-            raise InputError("public weights of TinyBERT need its words: give its vocab.txt as vocabulary")
+            raise InputError(
+                f"public weights of {self.name} need its words: give its vocab.txt as vocabulary"
+            )
         names = set(self.bert.state_dict())
         found = {key.removeprefix("bert."): value for key, value in read_tensors(Path(weights)).items()}
         own = {name: value for name, value in found.items() if name in names}
         load(self.bert, own, weights)
-        return {"text": TINYBERT, "weights": Path(weights).name, "sha256": digest(own)}
+        return {"text": self.name, "weights": Path(weights).name, "sha256": digest(own)}
+
+
+class TinyBert(WordPieceText):
+    """BERT of 4 layers, 312 wide."""
+
+    name = TINYBERT
+
+    def encoder(self, word_pieces: int) -> Any:
+        from transformers import BertConfig, BertModel
+
+        return BertModel(BertConfig(vocab_size=word_pieces, **TINYBERT_SIZES), add_pooling_layer=False)
+
+
+class Albert(WordPieceText):
+    """ALBERT base: 12 layers that share their parameters, words of 128 numbers, 768 wide.
+
+    The published one reads pieces of SentencePiece; here BERT's or CLIP's are read, so its public weights do
+    not fit and it starts at random.
+    """
+
+    name = ALBERT
+
+    def encoder(self, word_pieces: int) -> Any:
+        from transformers import AlbertConfig, AlbertModel
+
+        return AlbertModel(AlbertConfig(vocab_size=word_pieces, **ALBERT_SIZES), add_pooling_layer=False)
+
+
+TextTower = ClipText | WordPieceText
+
+
+def text_tower(name: str, architecture: str, width: int, words: int, vocabulary: str | None) -> TextTower:
+    """The tower `name`; architecture: CLIP's, vocabulary: of the others. Raises UnknownNameError."""
+    check_name("text", name, TOWERS)
+    if name == CLIP:
+        return ClipText(architecture, width, words)
+    return (TinyBert if name == TINYBERT else Albert)(width, words, vocabulary)
 
 
 def text_sizes(architecture: str) -> tuple[dict[str, Any], bool]:

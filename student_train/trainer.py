@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from store.errors import InputError
 from student_train.checkpoint import Checkpoints
 from student_train.config import BF16, KEEP_LAST, Optimizer, Recipe
 from student_train.distributed import from_first, rank, synchronise_batch_norm, world_size
@@ -61,11 +62,15 @@ def make_accelerator() -> Accelerator:
 
     accelerate is imported here, since it takes longer than to evaluate a run or print its table.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator
 
-    # Buffers are equal everywhere: the statistics of BatchNorm are those of the global batch.
-    options = DistributedDataParallelKwargs(broadcast_buffers=False)
-    return Accelerator(mixed_precision="no", kwargs_handlers=[options])
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
+    if accelerator.num_processes != world_size():
+        raise InputError(
+            f"{world_size()} processes were started, accelerate sees {accelerator.num_processes}; start them "
+            "with torchrun"
+        )
+    return accelerator
 
 
 def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: float, watch: Watch) -> Trained:

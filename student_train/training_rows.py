@@ -67,7 +67,7 @@ def few_of_each(rows: PairedRows, shots: int, seed: int) -> PairedRows:
         found = order[of_class == text]
         if len(found) < shots:
             raise InputError(
-                f"a class (text row {text}) has {len(found)} videos to train on, not {shots}; take fewer shots"
+                f"a class (text row {text}) has {len(found)} training videos, not {shots}; take fewer shots"
             )
         chosen.append(found[:shots])
     kept = np.sort(np.concatenate(chosen))

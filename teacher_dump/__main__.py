@@ -6,15 +6,10 @@ import argparse
 import sys
 
 from store.cli import run_cli
-from teacher_dump import (
-    catalogue,
-    dump_command,
-    estimate_command,
-    recheck_command,
-    reencode_command,
-    report_command,
-)
+from teacher_dump import catalogue, dump_command, reencode_command, report_command
+from teacher_dump.estimates import command as estimate_command
 from teacher_dump.fitting import command as fit_command
+from teacher_dump.rechecks import command as recheck_command
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,14 +16,14 @@ from store.parts import FIRST, Part
 from store.reader import Cache, open_cache
 from store.signals import SignalSpec
 from store.writer import CacheWriter
-from teacher_dump.executors import Executor, Run, SerialExecutor
 from teacher_dump.extend import parts_to_dump
-from teacher_dump.jobs import DumpJob, library_versions
-from teacher_dump.pair_phases import draw_batches
-from teacher_dump.pair_plan import pairs_of_part, plan_pairs
+from teacher_dump.pairs.phases import draw_batches
+from teacher_dump.pairs.plan import pairs_of_part, plan_pairs
 from teacher_dump.plan import PHASE_AXIS, PlanSource, ShardTask, execution, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
+from teacher_dump.workers.executors import Executor, Run, SerialExecutor
+from teacher_dump.workers.jobs import DumpJob, library_versions
 
 
 def dump(

@@ -10,9 +10,9 @@ from store.cli import HelpFormatter, add_debug
 from store.errors import CacheError, InputError
 from teacher_dump import report_command
 from teacher_dump.dump_options import add_dump_options
-from teacher_dump.estimate_command import add_estimate_options, estimate_of
-from teacher_dump.executor_options import add_executor_options
+from teacher_dump.estimates.command import add_estimate_options, estimate_of
 from teacher_dump.opened_dump import cache_path, opened_dump
+from teacher_dump.workers.options import add_executor_options
 
 if TYPE_CHECKING:
     from store.reader import Cache

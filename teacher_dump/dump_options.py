@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from store.cli import at_least_one
 from store.errors import InputError
 from store.signals import ALL_TOKENS, FEATURES, TOKENS
-from teacher_dump.pair_options import add_pair_options, pair_options
+from teacher_dump.pairs.options import add_pair_options, pair_options
 from teacher_dump.settings import DumpSettings
 
 if TYPE_CHECKING:

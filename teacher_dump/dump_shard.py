@@ -28,8 +28,7 @@ from store.tables import read_batch_plan
 from teacher_dump.calibrate import calibrate, sample_rows
 from teacher_dump.forward import stacked, text_signals, video_signals
 from teacher_dump.models.frozen import FrozenTeacher
-from teacher_dump.overlap import Behind, made_ahead
-from teacher_dump.pair_phases import PairPhases
+from teacher_dump.pairs.phases import PairPhases
 from teacher_dump.plan import (
     CALIBRATION,
     EARLIER_PAIRS,
@@ -49,6 +48,7 @@ from teacher_dump.shard_files import (
     stored_signals,
 )
 from teacher_dump.teachers.base import Teacher
+from teacher_dump.workers.overlap import Behind, made_ahead
 
 Progress = Callable[[int], None]
 DecodedBatch = list[tuple[int, DecodedVideo]]

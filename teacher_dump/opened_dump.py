@@ -19,8 +19,8 @@ from teacher_dump.settings import LOCAL, SERIAL, DumpSettings, checked_executor
 
 if TYPE_CHECKING:
     from store.inputs.samples import Samples
-    from teacher_dump.executors import Executor
     from teacher_dump.teachers.base import Teacher
+    from teacher_dump.workers.executors import Executor
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def opened_dump(arguments: argparse.Namespace) -> Iterator[OpenedDump]:
     if getattr(arguments, "expect_r1", None) is not None:
         expected_split(samples.splits, parse_expectation(arguments.expect_r1)[0])
 
-    from teacher_dump.executors import open_executor
-    from teacher_dump.jobs import Sources, load_teacher
+    from teacher_dump.workers.executors import open_executor
+    from teacher_dump.workers.jobs import Sources, load_teacher
 
     options = teacher_options(arguments, layers)
     in_worker = options.absolute()

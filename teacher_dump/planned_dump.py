@@ -23,10 +23,10 @@ from store.manifest import MANIFEST, Manifest
 from store.parts import FIRST, TEACHERS, Group, Part
 from store.segments import read_datasets
 from teacher_dump.dump import make_plan
-from teacher_dump.executors import Executor
 from teacher_dump.plan import PHASE_AXIS, ShardTask, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
+from teacher_dump.workers.executors import Executor
 
 UNIT = {"V": "videos", "T": "texts", "S": "steps"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from store.errors import InputError
-from teacher_dump.pair_layouts import PairOptions
+from teacher_dump.pairs.layouts import PairOptions
 from teacher_dump.plan import StorageOptions
 
 LARGEST_SETTING = 1_000_000

@@ -1,8 +1,9 @@
 """Which class a student or the teacher gives a video, seen in several renditions (clips, crops).
 
-Renditions are averaged in one of two ways, as the student says (`Student.averaged`). Either the probabilities,
-softmax of each rendition's logits (Side4Video's test), or what the student made of each rendition, as it is,
-which is then classified once (whwu95/Text4Vis `test.py`, function validate). Ranks are those of `store.retrieval_metrics`: of equals the right class is the last.
+Renditions are averaged in one of two ways, as the student says (`Student.averaged`): either the
+probabilities, softmax of each rendition's logits (Side4Video's test), or what the student made of each
+rendition, as it is, which is then classified once (whwu95/Text4Vis `test.py`, function validate). Ranks are
+those of `store.retrieval_metrics`: of equals the right class is the last.
 """
 
 from __future__ import annotations
@@ -86,11 +87,25 @@ def over_renditions(logits: ClassLogits, rows: ClassRows, renditions: int) -> Re
     """Metrics of the mean probabilities; no more than a strip of videos is held against all classes."""
     ranks = []
     for places in strips(np.arange(len(rows.video))):
-        each = (torch.from_numpy(logits(places, rendition)).double() for rendition in range(renditions))
-        probability = sum(one.softmax(-1) for one in each).numpy()  # type: ignore[union-attr]
+        probability = total_probability(logits, places, renditions)
         own = probability[np.arange(len(places)), rows.label[places]]
         ranks.append(np.count_nonzero(~(probability < own[:, np.newaxis]), axis=1))
     return Recognition(recognition_summary(np.concatenate(ranks), rows.label), renditions)
+
+
+def total_probability(logits: ClassLogits, places: np.ndarray, renditions: int) -> np.ndarray:
+    """[v, C] float64: the sum of the renditions' probabilities, which ranks as their mean."""
+    each = (torch.from_numpy(logits(places, rendition)).double() for rendition in range(renditions))
+    total: np.ndarray = sum(one.softmax(-1) for one in each).numpy()  # type: ignore[union-attr]
+    return total
+
+
+def class_scores(student: Student, teachers: Teachers, rows: ClassRows) -> np.ndarray:
+    """[V, C] float64: what `recognise` ranks by, of all videos at once."""
+    logits = student_logits(student, teachers, rows)
+    renditions = teachers.main.view.renditions if student.averaged is None else 1
+    parts = [total_probability(logits, some, renditions) for some in strips(np.arange(len(rows.video)))]
+    return np.concatenate(parts)
 
 
 def teacher_recognition(teacher: TeacherReader, rows: ClassRows) -> Recognition | dict[str, Any]:

@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from store.errors import InputError
 from store.lookup import look_up
+from student_train.augmentation import refuse_where_places_count
 from student_train.distributed import gather_rows, rank, world_size
 from student_train.needs import in_role, seen_through, split_role
 from student_train.rows import PairBlock, PerRow
@@ -51,13 +52,20 @@ class StudentConfig(ABC):
         """Whether it learns the classes of videos also from a dataset that has captions."""
         return False
 
+    @property
+    def shaped_by(self) -> tuple[str, ...]:
+        """Signals that it does not read, but whose sizes decide the shape of its parameters."""
+        return ()
+
 
 class Student(nn.Module, ABC):
     """Turns this process's rows into representations, and representations into logits of pairs.
 
-    taught_only: beginnings of the names of parameters that only losses with a teacher train.
-    gives: names in the result of `forward`. gathers: those of them, [b, ...], that the logits are computed
-    from; only they are exchanged between processes. A student without them gives no logits.
+    taught_only: beginnings of the names of parameters that only losses with a teacher train. crops_frames:
+    whether it sees random parts of the frames while it trains.
+    gives: names in the result of `forward`, of a batch that holds what its losses need. gathers: those of
+    them, [b, ...], that the logits are computed from; only they are exchanged between processes. A student
+    without them gives no logits.
     averaged: an output [b, D] whose mean over a video's renditions is classified; None: each rendition is,
     and the probabilities are averaged.
     """
@@ -67,6 +75,7 @@ class Student(nn.Module, ABC):
     gathers: tuple[str, ...] = ("video_embedding", "text_embedding")
     taught_only: tuple[str, ...] = ()
     averaged: str | None = None
+    crops_frames = False
 
     def start(self) -> dict[str, Any]:
         """Called once, before the first step: take over public weights; what to record of them, digests
@@ -141,7 +150,7 @@ class Task(nn.Module):
 
     A name "coarse_pearson@second" is the loss `coarse_pearson` taught by the teacher in the role
     "second". Raises UnknownNameError for a loss that the student does not list, InputError for one that
-    it can't compute.
+    it can't compute, or that tells of places in frames which the student crops.
     """
 
     def __init__(
@@ -158,6 +167,8 @@ class Task(nn.Module):
                     f"loss {name!r} reads {sorted(missing)}, which this student does not give "
                     f"(it gives {list(student.gives)}); leave the loss out or choose another aggregation"
                 )
+        if student.crops_frames:
+            refuse_where_places_count(self.needs)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -203,10 +203,12 @@ def without_t(recipe: Recipe) -> Recipe:
     return replace(recipe, model=model)
 
 
+# From nothing, in minutes on a CPU: a quarter of the channels of the smallest MobileViT-v2. At weight 1 the
+# cross-modal losses are most of the gradient of so small a student, and it learns less than without them.
 DEMO = Recipe(
     model=Config(
         vision="mobilevitv2_050",
-        vision_channels=0.5,
+        vision_channels=0.25,
         temporal_layers=1,
         architecture=TINY,
         words=24,
@@ -215,10 +217,10 @@ DEMO = Recipe(
         borders=((1, 1), (2, 2)),
         layers=LayerOptions(similarity=SCALED),
     ),
-    losses=ALL,
-    optimizer=Optimizer(lr=(2e-3,), weight_decay=0.05, betas=(0.9, 0.98)),
+    losses={**ALL, "sab": 0.2, "global": 0.2, "local": 0.2},
+    optimizer=Optimizer(lr=(2e-3,), weight_decay=0.05),
     epochs=12,
-    batch_size=50,
+    batch_size=40,
     keep=KEEP_LAST,
 )
 

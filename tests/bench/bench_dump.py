@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from store.inputs.decode_pool import DecodePool
-from teacher_dump.dask_executor import DaskExecutor, Machine
-from teacher_dump.executors import SerialExecutor
-from teacher_dump.jobs import Sources
+from teacher_dump.workers.dask_executor import DaskExecutor, Machine
+from teacher_dump.workers.executors import SerialExecutor
+from teacher_dump.workers.jobs import Sources
 from tests.bench.dump_memory import memory_rows
 from tests.bench.dump_runs import Spent, Stages, make_samples, random_clip, ready, settings, spent
 from tests.bench.report import Bar, write

@@ -23,12 +23,12 @@ from store.layout import TeacherPlan
 from store.writer import CacheWriter
 from teacher_dump.dump import make_plan
 from teacher_dump.dump_shard import ShardDumper
-from teacher_dump.executors import SerialExecutor
-from teacher_dump.pair_layouts import BatchOptions, PairOptions
-from teacher_dump.pair_phases import draw_batches
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions
+from teacher_dump.pairs.phases import draw_batches
 from teacher_dump.plan import TOPK_TEXTS, TOPK_VIDEOS, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import albef
+from teacher_dump.workers.executors import SerialExecutor
 from tests.bench import report
 from tests.bench.report import Bar
 from tests.synthetic_cache import shard_commits, synthetic_samples

@@ -50,6 +50,7 @@ TAUGHT = {"info_nce": 0.2, "coarse_pearson": 1.0, "fine_cross_entropy_mean": 2.0
 OFFICIAL_TWO = {**TAUGHT, "coarse_pearson@second": 1.0, "fine_cross_entropy_mean@second": 2.0}
 MANY = 1 << 20
 FEED_BATCH, FEED_STEPS = 240, 100
+FEATURE_BATCH = 64
 Result = tuple[list[dict[str, Any]], list[Bar]]
 
 
@@ -158,8 +159,10 @@ def ratio(times: Timings, arms: Mapping[str, Arm], slow: str, fast: str) -> floa
 
 
 def features(folder: Path, rounds: int, batch: int) -> Result:
-    """`afa` from cached features, its batch as published: what reading costs a step that is short."""
-    ground = Ground(feature_cache(folder / "features.zarr", 960), afa.Config(temporal_layers=4), FEED_BATCH)
+    """`afa` from cached features, in batches of 64: what reading costs a step that is short."""
+    ground = Ground(
+        feature_cache(folder / "features.zarr", 960), afa.Config(temporal_layers=4), FEATURE_BATCH
+    )
     arms = {
         "(a) untaught, resident": ground.resident(UNTAUGHT, 3),
         "(a') taught, resident": ground.resident(TAUGHT, 3),
@@ -167,7 +170,7 @@ def features(folder: Path, rounds: int, batch: int) -> Result:
     }
     times = timed(arms, rounds, warm=3)
     a, resident, cached = arms
-    rows = table(times, arms, FEED_BATCH)
+    rows = table(times, arms, FEATURE_BATCH)
     rows.append({"arm": "(a') / (a)", "ratio": ratio(times, arms, resident, a)})
     cost = ratio(times, arms, cached, resident)
     memory = peaks(folder)
@@ -197,7 +200,7 @@ def peak(folder: Path, way: str) -> None:
     from store.reader import open_cache
 
     teacher = open_cache(folder / "features.zarr").teacher("oracle")
-    ground = Ground(teacher, afa.Config(temporal_layers=4), FEED_BATCH)
+    ground = Ground(teacher, afa.Config(temporal_layers=4), FEATURE_BATCH)
     arm = ground.resident(TAUGHT, 20) if way == "resident" else ground.cached(TAUGHT, 20)
     arm.run()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)

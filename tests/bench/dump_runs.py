@@ -18,12 +18,12 @@ from store.inputs.samples import DatasetCard, Samples, Split, Text, Video
 from store.writer import CacheWriter
 from teacher_dump.dump import make_job, make_plan
 from teacher_dump.dump_shard import ShardDumper, stacked
-from teacher_dump.executors import Executor, SerialExecutor
-from teacher_dump.jobs import load_teacher
 from teacher_dump.plan import shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.shard_files import blocks
 from teacher_dump.teachers.base import Teacher, TeacherOptions
+from teacher_dump.workers.executors import Executor, SerialExecutor
+from teacher_dump.workers.jobs import load_teacher
 from tests.bench.bench_frames import Kind, h264, make_clip
 
 CLIP = Kind("h264 320x240 10 s, group 50.mp4", options=h264(50))

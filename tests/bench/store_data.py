@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from store.durable import canonical_json, write_file
+from store.inputs.samples import Segment
 from store.shards import RowsArray, ShardFile
-from store.signal_rows import SignalRows
+from store.signal_rows import SignalRows, StoredSignal
 from store.signals import SignalSpec
 
 BATCH = 64
@@ -93,7 +94,11 @@ class Features:
             write_array(root, f"teacher/{spec.name}", self.arrays()[spec.name], rows)
 
     def open_store(self, root: Path, resident_bytes: int = 0) -> SignalRows:
-        return SignalRows(root, "teacher", {spec.name: spec for spec in self.signals}, resident_bytes)
+        segments = (Segment((0, self.rows), (0, self.rows)),)
+        stored = {
+            spec.name: StoredSignal(spec, (f"teacher/{spec.name}",), segments, "") for spec in self.signals
+        }
+        return SignalRows(root, stored, resident_bytes)
 
 
 def write_array(root: Path, path: str, array: RowsArray, rows: Iterator[np.ndarray]) -> None:

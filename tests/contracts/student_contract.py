@@ -18,10 +18,13 @@ from student_train.needs import (
     CLASS,
     FRAME_VALID,
     LOGIT_SCALE,
+    MATCH_KNOWN,
+    MATCH_PROBABILITY,
     NOT_SIGNALS,
     OF_CLASSES,
     PAIR_SCORES,
     PIXELS,
+    PLANNED_TOPK,
     RELEVANCE,
     TEXT,
     in_role,
@@ -45,6 +48,9 @@ def random_batch(needs: Iterable[str], sizes: SignalSizes, pairs: int, seed: int
         batch[need] = random_values(
             name, {**length, **sizes.get(need, sizes.get(name, {}))}, pairs, generator
         )
+        if name == MATCH_PROBABILITY:
+            asked = torch.rand(pairs, pairs, generator=generator) < 0.8
+            batch[in_role(MATCH_KNOWN, role)] = PairBlock.whole(asked)
         if name == RELEVANCE:
             batch[need] = batch[need].masked_fill(~valid, -torch.inf).softmax(-1)
     return batch
@@ -54,6 +60,14 @@ def random_values(name: str, length: Mapping[str, int], pairs: int, generator: t
     """What a batch holds under the need `name`."""
     if name == PAIR_SCORES:
         return PairBlock.whole(10 * torch.randn(pairs, pairs, generator=generator))
+    if name == MATCH_PROBABILITY:
+        return PairBlock.whole(torch.rand(pairs, pairs, generator=generator))
+    if name.startswith(PLANNED_TOPK):
+        part, kept = name.removeprefix(PLANNED_TOPK), length["K"]
+        if part.endswith("_index"):
+            return torch.rand(pairs, pairs, generator=generator).argsort(-1)[:, :kept]
+        shape = (pairs, kept, length["D"]) if part.endswith("_fused_cls") else (pairs, kept)
+        return torch.randn(*shape, generator=generator)
     if name == LOGIT_SCALE:
         return torch.tensor(20.0)
     if name == TEXT:
@@ -110,8 +124,12 @@ class StudentContract:
     def batch(self, student: Student, sizes: SignalSizes) -> dict[str, Any]:
         return random_batch(student.config.needs, sizes, self.PAIRS)
 
-    def test_a_forward_pass_gives_what_is_promised(self, student: Student, batch: dict[str, Any]) -> None:
-        outputs = student(batch)
+    def test_a_forward_pass_gives_what_is_promised(
+        self, module: ModuleType, student: Student, sizes: SignalSizes
+    ) -> None:
+        terms = losses_of(module, student.config).values()
+        taught = dict.fromkeys(need for term in terms for need in term.needs)
+        outputs = student(random_batch((*student.config.needs, *taught), sizes, self.PAIRS))
         assert set(outputs) == set(student.gives)
         assert set(student.gathers) <= set(student.gives)
         if student.gathers:

@@ -14,7 +14,7 @@ from store.encodings import BOOL
 from store.errors import InputError
 from store.signals import SignalSpec
 from teacher_dump.models.frozen import FrozenTeacher
-from teacher_dump.pair_memory import PeakBytes, blank_features, pair_block, reckoned_bytes
+from teacher_dump.pairs.memory import PeakBytes, blank_features, pair_block, reckoned_bytes
 from teacher_dump.precision import difference_to_float32
 from teacher_dump.teachers.base import Teacher, TeacherCard
 

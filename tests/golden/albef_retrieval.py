@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from teacher_dump.checkpoints import load_strictly
 from teacher_dump.models.albef_model import MATCH, Albef, AlbefSizes, own_state
-from teacher_dump.shortlist import top_k
+from teacher_dump.pairs.shortlist import top_k
 from tests.golden_case import GoldenCase
 
 

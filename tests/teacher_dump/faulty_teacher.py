@@ -15,7 +15,7 @@ import numpy as np
 from store.inputs.decode_pool import DecodePool
 from store.inputs.frames import decode_view
 from store.shards import ShardFile
-from teacher_dump import jobs
+from teacher_dump.workers import jobs
 from tests.teacher_dump.colour_teacher import ColourTeacher
 
 DEADLY = "2_blue.mp4"

@@ -18,21 +18,21 @@ from store.signals import SignalSpec
 from store.writer import CacheWriter
 from teacher_dump.__main__ import build_parser
 from teacher_dump.dump import dump
-from teacher_dump.estimating import estimate, estimate_sizes
-from teacher_dump.executors import SerialExecutor
-from teacher_dump.layout_table import SIZES, layout_rows
-from teacher_dump.measured_batch import MeasuredBatch, StageCosts
-from teacher_dump.pair_costs import choose_layout, layout_costs
-from teacher_dump.pair_layouts import BatchOptions, PairOptions
-from teacher_dump.payback import live_backbone, payback
-from teacher_dump.phase_seconds import pipelined_s
+from teacher_dump.estimates.estimating import estimate, estimate_sizes
+from teacher_dump.estimates.layout_table import SIZES, layout_rows
+from teacher_dump.estimates.measured_batch import MeasuredBatch, StageCosts
+from teacher_dump.estimates.payback import live_backbone, payback
+from teacher_dump.estimates.phase_seconds import pipelined_s
+from teacher_dump.estimates.planned_bytes import readable
+from teacher_dump.estimates.stopwatch import Spent
+from teacher_dump.pairs.costs import choose_layout, layout_costs
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
-from teacher_dump.planned_bytes import readable
 from teacher_dump.planned_dump import planned_dump
 from teacher_dump.settings import DumpSettings
-from teacher_dump.stopwatch import Spent
 from teacher_dump.teachers import demo, xclip
 from teacher_dump.teachers.base import TeacherOptions
+from teacher_dump.workers.executors import SerialExecutor
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 
 from store.errors import IdentityError, InputError
-from teacher_dump.dask_executor import DaskExecutor, Machine, this_machine, visible_devices
 from teacher_dump.dump import dump
-from teacher_dump.jobs import Sources
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings, checked_executor
+from teacher_dump.workers.dask_executor import DaskExecutor, Machine, this_machine, visible_devices
+from teacher_dump.workers.jobs import Sources
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 

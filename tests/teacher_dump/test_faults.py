@@ -19,7 +19,7 @@ from store.sharded_rows import ShardedRows
 from store.shards import RowsArray, ShardFile
 from store.verify import verify
 from teacher_dump.dump import dump
-from teacher_dump.pair_layouts import BatchOptions, PairOptions
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings
 from tests.store.test_faults import CHANGES, found_at

@@ -247,9 +247,9 @@ def test_albef_scores_the_same_however_many_pairs_are_in_memory(monkeypatch):
         torch.testing.assert_close(again[name], value)
 
 
-def test_albef_sees_one_frame(tmp_path):
+def test_albef_sees_the_frames_that_it_was_trained_with(tmp_path):
     path = write(tmp_path, "albef", official_content("albef"))
-    with pytest.raises(InputError, match="one frame"):
+    with pytest.raises(InputError, match="1 frame"):
         albef.load(TeacherOptions(checkpoint=path, frames=2))
 
 

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from store.errors import IdentityError, InputError
+from store.errors import IdentityError, InputError, UnknownNameError
 from store.inputs.samples import Split, Text
 from store.pair_scores import DENSE, FACTORED, PLANNED_TOPK
 from store.retrieval_metrics import retrieval_metrics
 from store.teacher_report import teacher_report
 from store.verify import verify
 from store.writer import CacheWriter
-from teacher_dump import pair_phases, pair_plan
 from teacher_dump.dump import dump
-from teacher_dump.pair_layouts import BatchOptions, PairOptions, competing_splits
+from teacher_dump.pairs import phases as pair_phases
+from teacher_dump.pairs import plan as pair_plan
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions, competing_splits
+from teacher_dump.pairs.shortlist import top_k
 from teacher_dump.settings import DumpSettings
-from teacher_dump.shortlist import top_k
 from teacher_dump.teachers import albef, clip, xclip
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import colour_samples
@@ -176,6 +177,23 @@ def test_a_splits_best_are_reranked_as_albefs_evaluation_does(chosen, whole):
                 assert set(index[row][:k]) == set(candidates[places])
                 assert (index[row][k:] == -1).all()
                 np.testing.assert_allclose(score[row][:k], np.sort(all_scores[places])[::-1], atol=2e-3)
+
+
+def test_the_probability_of_a_kept_pair_is_that_of_its_two_logits(chosen, whole):
+    teacher = chosen.teacher("albef")
+    videos, texts = chosen.split("train").video, chosen.split("train").text
+    said, known = teacher.match_probability(videos, texts)
+    index, score = teacher.topk_texts
+    mismatch = teacher.read_decoded("topk_scores/text_mismatch", videos)
+    for place, row in enumerate(videos):
+        at = np.searchsorted(texts, index[row])
+        assert known[place, at].all()
+        odds = np.exp(score[row].astype(float)) / np.exp(mismatch[place].astype(float))
+        np.testing.assert_allclose(said[place, at], odds / (1 + odds), rtol=1e-4)
+    assert (np.isnan(said) == ~known).all()
+    assert not known.all()
+    with pytest.raises(UnknownNameError, match="topk_scores"):
+        whole.teacher("albef").match_probability(videos, texts)
 
 
 def test_the_report_of_reranked_splits_is_that_of_albefs_matrices(chosen, whole):

@@ -16,14 +16,14 @@ from store.reader import open_cache
 from store.verify import verify
 from teacher_dump.__main__ import build_parser
 from teacher_dump.checkpoints import seeded
-from teacher_dump.comparison import Comparison, same_order
 from teacher_dump.dump import dump
 from teacher_dump.models.clip_towers import TowerSizes
 from teacher_dump.models.tokens import Tokenizer
 from teacher_dump.models.xclip_scores import XClip, XClipSizes
-from teacher_dump.pair_layouts import BatchOptions, PairOptions
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
-from teacher_dump.recheck import RecheckSettings, draw, recheck
+from teacher_dump.rechecks.comparison import Comparison, same_order
+from teacher_dump.rechecks.recheck import RecheckSettings, draw, recheck
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import xclip
 from tests.store.test_writer_and_reader import tree

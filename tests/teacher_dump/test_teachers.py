@@ -12,13 +12,13 @@ from store.lookup import load_plugin, plugin_names
 from teacher_dump import teachers
 from teacher_dump.__main__ import build_parser
 from teacher_dump.dump_options import DTYPE_NAMES, parse_layers, teacher_options
-from teacher_dump.jobs import load_teacher
 from teacher_dump.models import demo_world
 from teacher_dump.models.demo_world import KNOWN_TOKENS
 from teacher_dump.models.tokens import CompactVocabulary
 from teacher_dump.teachers import clip, demo, xclip
 from teacher_dump.teachers.base import DTYPES, TeacherOptions
 from teacher_dump.weights_file import told_by, write_weights
+from teacher_dump.workers.jobs import load_teacher
 from tests.contracts.teacher_contract import TeacherContract
 
 BEYOND = (0, 99)

@@ -19,11 +19,11 @@ from distributed import Client
 from store.errors import CacheError
 from store.inputs.decode_pool import DecodePool
 from store.writer import CacheWriter
-from teacher_dump import jobs
-from teacher_dump.dask_executor import DaskExecutor, Machine
 from teacher_dump.dump import dump
-from teacher_dump.jobs import Sources
 from teacher_dump.settings import DumpSettings
+from teacher_dump.workers import jobs
+from teacher_dump.workers.dask_executor import DaskExecutor, Machine
+from teacher_dump.workers.jobs import Sources
 from tests.conftest import ROOT
 from tests.store.test_kill import finished_shards, wait_for_work
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
@@ -37,9 +37,9 @@ OVER_WORKERS = """
 import sys
 from functools import partial
 from pathlib import Path
-from teacher_dump.dask_executor import DaskExecutor
+from teacher_dump.workers.dask_executor import DaskExecutor
 from teacher_dump.dump import dump
-from teacher_dump.jobs import Sources
+from teacher_dump.workers.jobs import Sources
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 from tests.teacher_dump.faulty_teacher import FaultyTeacher
 from tests.teacher_dump.test_worker_faults import SETTINGS, TWO

@@ -1,0 +1,114 @@
+"""What a plan fixes about pair scores before anything is written: specs, blocks that fit, rows of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from store.errors import InputError
+from store.signals import SignalSpec
+from teacher_dump.pairs.layouts import (
+    LOGITS,
+    BatchOptions,
+    competing_splits,
+    most_candidates,
+    rows_of_split,
+)
+from teacher_dump.pairs.memory import memory_for_pairs, pair_block
+from teacher_dump.pairs.shortlist import shortlist_identity
+from teacher_dump.plan import PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS, PlanSource
+from teacher_dump.settings import DumpSettings
+from teacher_dump.teachers.base import Teacher
+
+BLOCK = ("block_videos", "block_texts", "strip_videos")
+PAIRS_OF_A_TASK = 1 << 19
+"""Of a cross-encoder: minutes of a GPU, which is what a kill may cost."""
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """signals: all that the teacher stores. execution: what a resume repeats, plain JSON. most_rows: of a
+    task, by phase, where pairs are so dear that a shard would be too much work to lose.
+    """
+
+    signals: tuple[SignalSpec, ...]
+    execution: Mapping[str, Any]
+    most_rows: Mapping[str, int]
+
+
+def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> PairPlan:
+    """From what the user said; what an earlier run of this dump fixed about memory stays fixed.
+
+    Raises InputError for options that do not fit the teacher or the dataset, and as `shortlist_identity`.
+    """
+    options, samples = settings.pairs, writer.samples
+    stored = settings.storage.applied(teacher.signals, teacher.pair_inputs)
+    options.layout_of(stored)
+    shortlist = shortlist_identity(writer.root, teacher.name, options.shortlist) if options.chooses else None
+    topk = None
+    if options.topk is not None:
+        splits = competing_splits(samples, options.splits)
+        topk = {"k": min(options.topk, most_candidates(samples, splits)), "splits": list(splits)}
+    if options.plan is not None and options.plan.steps_at_most(samples) == 0:
+        raise InputError(
+            f"--plan: a batch of {options.plan.batch} needs as many training rows, split "
+            f"{options.plan.split!r} has {len(rows_of_split(samples, options.plan.split)[0])}"
+        )
+    signals = options.stored_as(stored, teacher.fused_width, shortlist or {}, topk or {})
+    told = {
+        "plan": options.plan.to_dict() if options.plan else None,
+        "topk": topk,
+        "shortlist": shortlist,
+        "fused_cls": options.fused_cls,
+        **_memory(writer, teacher, settings),
+    }
+    return PairPlan(signals, told, _most_rows(teacher, told, len(samples.texts)))
+
+
+def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dict[str, Any]:
+    """What a part of a teacher repeats of `PairPlan.execution`: plans, rankings where it stores them."""
+    planned = any(spec.row_axis == "S" for spec in signals)
+    ranked = any(spec.name.startswith("topk_scores/") for spec in signals)
+    return {
+        **told,
+        "plan": told["plan"] if planned else None,
+        "topk": told["topk"] if ranked else None,
+        "shortlist": told["shortlist"] if planned or ranked else None,
+        "fused_cls": told["fused_cls"] and planned,
+    }
+
+
+def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
+    """block_videos x block_texts scored at once, and strip_videos whose logits with all texts are held
+    (`video_text_logits`); {} for who scores no pairs.
+
+    The memory itself is no part of the plan: what is free on a machine makes no other labels where all fits.
+    """
+    if LOGITS not in {spec.name for spec in teacher.signals}:
+        return {}
+    wanted_mb, earlier = settings.pairs.memory_mb, writer.stored_plan(teacher.name)
+    fixed = {} if earlier is None else earlier.execution.get("pairs", {})
+    if wanted_mb is None and set(BLOCK) <= set(fixed):
+        return {name: fixed[name] for name in BLOCK}
+    memory = memory_for_pairs(teacher.device) if wanted_mb is None else wanted_mb << 20
+    videos = min(settings.batch_videos, len(writer.samples.videos))
+    texts = min(settings.batch_texts, len(writer.samples.texts))
+    videos, texts = pair_block(teacher, videos, texts, memory)
+    strip = max(videos, memory // (4 * len(writer.samples.texts)))
+    return dict(zip(BLOCK, (videos, texts, min(strip, len(writer.samples.videos))), strict=True))
+
+
+def _most_rows(teacher: Teacher, told: Mapping[str, Any], texts: int) -> dict[str, int]:
+    if teacher.fused_width is None:
+        return {}
+    pairs_of_a_row = {"pairs": texts}
+    if told["plan"] is not None:
+        plan = BatchOptions(**told["plan"])
+        pairs_of_a_row[PLANNED_PHASE] = plan.batch * (plan.batch if plan.k is None else 2 * plan.k)
+    if told["topk"] is not None:
+        pairs_of_a_row |= dict.fromkeys((TOPK_TEXTS, TOPK_VIDEOS), told["topk"]["k"])
+    return {
+        phase: 1 << (max(PAIRS_OF_A_TASK // max(pairs, 1), 1).bit_length() - 1)
+        for phase, pairs in pairs_of_a_row.items()
+    }

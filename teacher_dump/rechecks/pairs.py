@@ -1,0 +1,156 @@
+"""Rechecking what is said of pairs: relevance, dense and planned scores, top-k lists.
+
+As a dump does, from the features that are stored: where those hold, so must what is computed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from store.joined_rows import JoinedRows, Rows
+from store.planned_topk import INDEX, SCORE, TEXTS_OF_VIDEO
+from store.reader import TeacherReader
+from store.signals import plan_of
+from teacher_dump.pairs.chosen import ChosenPairs
+from teacher_dump.rechecks.comparison import PAIRS, Comparison, same_order
+from teacher_dump.rechecks.stored_comparison import new_comparison, take
+from teacher_dump.shard_files import StoredFeatures, blocks
+from teacher_dump.teachers.base import Teacher
+
+PAIR_SIGNALS = ("frame_relevance", "video_text_logits", "topk_scores", "planned_scores", "planned_topk")
+SIDE, STEPS, NO_ROW = 16, 4, -1
+"""Partners with which each sampled row is scored: a pair of a cross-encoder costs a forward."""
+
+
+@dataclass(frozen=True)
+class PairRecheck:
+    """What scores pairs anew: the teacher, on stored features of the cache behind `reader`."""
+
+    reader: TeacherReader
+    teacher: Teacher
+    stored: StoredFeatures
+
+    def array(self, signal: str) -> Rows:
+        """A signal that is one array."""
+        return self.reader.stored[signal].rows(self.reader.cache.path, "")
+
+    def block(self, videos: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """Logits float32 [V, T]."""
+        of_texts = self.stored.texts(texts)
+        rows = [
+            self.teacher.score_pairs(self.stored.videos(some), of_texts).float().cpu().numpy()
+            for some in blocks(videos, self.reader.plan.execution["batch_videos"])
+        ]
+        return np.concatenate(rows)
+
+
+def compare_pairs(
+    reader: TeacherReader,
+    teacher: Teacher,
+    videos: np.ndarray,
+    texts: np.ndarray,
+    generator: np.random.Generator,
+) -> Iterator[Comparison]:
+    """Of every signal of pairs that is stored, its comparison on the sampled rows, or on steps drawn anew."""
+    if not any(name.split("/")[0] in PAIR_SIGNALS for name in reader.signals):
+        return
+    segments = reader.cache.tables.segments[: reader.segments]
+    stored = StoredFeatures(reader.cache.path, reader.plan, teacher.pair_inputs, segments)
+    anew = PairRecheck(reader, teacher, stored)
+    if "frame_relevance" in reader.signals:
+        yield compare_relevance(anew, texts)
+    if "video_text_logits" in reader.signals:
+        yield compare_dense(anew, videos, texts)
+    for name in reader.signals:
+        if name.startswith("planned_scores/"):
+            yield compare_planned(anew, name, generator)
+        elif name.startswith("planned_topk/") and name.endswith(f"_{SCORE}"):
+            yield compare_batch_topk(anew, name, generator)
+        elif name.startswith("topk_scores/") and name.endswith(f"_{SCORE}"):
+            yield compare_topk(anew, name, videos if reader.signals[name].row_axis == "V" else texts)
+
+
+def compare_relevance(anew: PairRecheck, texts: np.ndarray) -> Comparison:
+    """Of the sampled texts that have a video with frames."""
+    reader, own = anew.reader, anew.reader.cache.text_video
+    comparison = new_comparison(reader, "frame_relevance", PAIRS)
+    matched = texts[(own[texts] >= 0) & reader.video_usable[own[texts]]]
+    for rows in blocks(matched, reader.plan.execution["batch_texts"]):
+        found_BM = anew.teacher.relevance(anew.stored.videos(own[rows]), anew.stored.texts(rows))
+        take(comparison, reader, rows, found_BM[:, None].float().cpu().numpy())
+    return comparison
+
+
+def compare_dense(anew: PairRecheck, videos: np.ndarray, texts: np.ndarray) -> Comparison:
+    """Every sampled video against SIDE of the sampled texts."""
+    comparison = new_comparison(anew.reader, "video_text_logits", PAIRS)
+    texts = texts[:: max(len(texts) // SIDE, 1)][:SIDE]
+    logits = anew.array("video_text_logits")
+    assert not isinstance(logits, JoinedRows)  # blocks of pairs are joined as `JoinedScores`
+    stored_VT = logits.gather(videos, texts)
+    comparison.add(videos, stored_VT, anew.block(videos, texts).astype(np.float16))
+    return comparison
+
+
+def compare_planned(anew: PairRecheck, signal: str, generator: np.random.Generator) -> Comparison:
+    """SIDE x SIDE places of some steps of a batch plan."""
+    comparison = new_comparison(anew.reader, signal, PAIRS)
+    batches = anew.reader.cache.batch_plan(plan_of(signal) or "")
+    for step in drawn_steps(generator, batches.steps):
+        places = np.sort(generator.choice(batches.batch_size, min(SIDE, batches.batch_size), replace=False))
+        stored_BB = anew.array(signal).read(np.array([step]))[0]
+        fresh = anew.block(batches.video[step][places], batches.text[step][places]).astype(np.float16)
+        comparison.add(np.array([step]), stored_BB[np.ix_(places, places)][None], fresh[None])
+    return comparison
+
+
+def drawn_steps(generator: np.random.Generator, steps: int) -> list[int]:
+    return np.sort(generator.choice(steps, min(STEPS, steps), replace=False)).tolist()
+
+
+def compare_batch_topk(anew: PairRecheck, signal: str, generator: np.random.Generator) -> Comparison:
+    """The kept neighbours of SIDE places of some steps, in one direction, by their scores."""
+    comparison = new_comparison(anew.reader, signal, PAIRS)
+    batches = anew.reader.cache.batch_plan(plan_of(signal) or "")
+    is_of_video = signal.rpartition("/")[2].startswith(TEXTS_OF_VIDEO)
+    for step in drawn_steps(generator, batches.steps):
+        places = np.sort(generator.choice(batches.batch_size, min(SIDE, batches.batch_size), replace=False))
+        rows = np.array([step])
+        index = anew.array(index_of(signal)).read(rows)[0][places]
+        stored = anew.array(signal).read(rows)[0][places]
+        own, others = batches.video[step], batches.text[step]
+        if not is_of_video:
+            own, others = others, own
+        fresh = scored(anew, is_of_video, own[places], np.where(index < 0, NO_ROW, others[index]))
+        comparison.add(rows, np.where(index < 0, np.nan, stored)[None], fresh[None])
+    return comparison
+
+
+def compare_topk(anew: PairRecheck, signal: str, rows: np.ndarray) -> Comparison:
+    """The SIDE best neighbours of the sampled rows: their scores, and whether they still rank as stored."""
+    comparison = new_comparison(anew.reader, signal, PAIRS)
+    is_of_video = anew.reader.signals[signal].row_axis == "V"
+    rows = rows[anew.array(signal).present[rows]]
+    index = anew.array(index_of(signal)).read(rows)[:, :SIDE]
+    stored = np.where(index < 0, np.nan, anew.array(signal).read(rows)[:, :SIDE])
+    fresh = scored(anew, is_of_video, rows, index)
+    comparison.add(rows, stored, fresh)
+    comparison.rank_agreement = same_order(stored, fresh, comparison.tolerance)
+    return comparison
+
+
+def index_of(signal: str) -> str:
+    """The signal that holds the neighbours of a signal of their scores."""
+    return signal.removesuffix(SCORE) + INDEX
+
+
+def scored(anew: PairRecheck, is_of_video: bool, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """What the teacher says of `rows` [N] with their neighbours `others` [N, K], as stored; NaN for -1."""
+    own = np.broadcast_to(rows[:, np.newaxis], others.shape)
+    videos, texts = (own, others) if is_of_video else (others, own)
+    chosen = ChosenPairs(anew.teacher, anew.stored, anew.reader.plan.execution["pairs"]["block_texts"])
+    found = chosen.of_pairs(videos, texts)[SCORE].astype(np.float16)
+    return np.where(others < 0, np.nan, found)
