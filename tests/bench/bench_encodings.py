@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from store.cli import run_cli
 from store.reader import open_cache
 from student_train import __main__ as training
 from student_train.run_folder import RunFolder
@@ -34,7 +35,8 @@ MOST_LOST = 0.1
 def dumped(folder: Path, data: Path, way: str) -> Path:
     cache = folder / f"{way}.zarr"
     words = ["dump", "--dataset", "demo", "--data", str(data), "--cache", str(cache), "--teacher", TEACHER]
-    done(dumping.main([*words, "--keep-pixels", "raw", *WAYS[way]]), f"dump of {way}")
+    words += ["--keep-pixels", "raw", *WAYS[way]]
+    done(run_cli(dumping.build_parser(), words), f"dump of {way}")
     return cache
 
 
