@@ -13,6 +13,11 @@ TEACHER  ?= demo_clip4clip
 CACHE    ?= caches/demo-pixels.zarr
 DUMP_ARGS := --keep-pixels raw
 endif
+# Classes are recognised by the text of their names, which the demo's classifier reads.
+ifeq ($(DATASET)-$(STUDENT),demo-text4vis)
+TEACHER  ?= demo_classes
+CACHE    ?= caches/demo-classes.zarr
+endif
 DATA     ?= data/$(DATASET)
 CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
 TEACHER  ?= $(if $(filter demo table,$(DATASET)),demo,xclip)
@@ -61,7 +66,7 @@ demo-teachers: $(READY)   ## add every teacher of the demo to its cache: X-CLIP,
 
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
 train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json) $(JUDGED)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
-	@$(PY) -m student_train train "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
+	@$(PY) -m student_train $(if $(filter text4vis,$(STUDENT)),few-shot,train) "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 $(CACHE)/manifest.json: | $(READY)
 	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"

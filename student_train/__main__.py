@@ -10,7 +10,7 @@ from typing import Any
 
 from store.cli import HelpFormatter, add_debug, run_cli
 from store.lookup import plugin_names
-from student_train import compare_command, students
+from student_train import compare_command, few_shot_command, over_splits, students, zero_shot_command
 
 SHORTHANDS = (
     ("--student", "student", f"one of: {', '.join(plugin_names(students))} (default: afa)"),
@@ -66,6 +66,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--cache", type=Path, default=argparse.SUPPRESS, help="the cache, if it has moved since"
     )
     compare_command.add_command(commands)
+    few_shot_command.add_command(commands, add_train_options)
+    zero_shot_command.add_command(commands)
+    over_splits.add_command(commands)
     ablate = command(
         "ablate", "train the rows of a paper's ablation alike, and print them beside the paper's"
     )

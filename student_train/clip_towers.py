@@ -18,14 +18,16 @@ from store.errors import InputError, MissingFileError
 from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.lookup import check_name
 
-TINY = "tiny"
-"""An architecture of our own, for tests and the demo; the others are open_clip's."""
+TINY, TINY_RESNET = "tiny", "tiny-resnet"
+"""Architectures of our own, for tests and the demo; the others are open_clip's."""
 TINY_SIZES: dict[str, Any] = {
     "embed_dim": 64,
     "vision_cfg": {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
     "quick_gelu": True,
 }
+RESNET_VISION = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32}
+TINIES = {TINY: TINY_SIZES, TINY_RESNET: {**TINY_SIZES, "vision_cfg": RESNET_VISION}}
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 BY_END_TOKEN = "argmax"
 NOT_TOWERS = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
@@ -123,18 +125,19 @@ class ClipTowers(nn.Module):
 
 
 def create(architecture: str, half: bool) -> Any:
-    """The towers at random; of open_clip, or TINY."""
+    """The towers at random; of open_clip, or of TINIES."""
     import open_clip
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, convert_weights_to_lp
 
-    if architecture != TINY:
-        check_name("architecture", architecture, [TINY, *open_clip.list_models()])
+    if architecture not in TINIES:
+        check_name("architecture", architecture, [*TINIES, *open_clip.list_models()])
         precision, device = "fp16" if half else "fp32", torch.get_default_device()
         return open_clip.create_model(architecture, precision=precision, device=device, pretrained_text=False)
+    sizes = TINIES[architecture]
     model = CLIP(
-        embed_dim=TINY_SIZES["embed_dim"],
-        vision_cfg=CLIPVisionCfg(**TINY_SIZES["vision_cfg"]),
-        text_cfg=CLIPTextCfg(**TINY_SIZES["text_cfg"]),
+        embed_dim=sizes["embed_dim"],
+        vision_cfg=CLIPVisionCfg(**sizes["vision_cfg"]),
+        text_cfg=CLIPTextCfg(**sizes["text_cfg"]),
         quick_gelu=True,
         cast_dtype=torch.float16 if half else None,
     )
@@ -180,7 +183,7 @@ def tokenizer_of(architecture: str, words: int) -> Any:
     """Texts -> ids [B, W]; CLIP's own vocabulary lies in open_clip, others come from the hub."""
     import open_clip
 
-    if architecture == TINY:
+    if architecture in TINIES:
         return open_clip.tokenizer.SimpleTokenizer(context_length=words)
     return open_clip.get_tokenizer(architecture, context_length=words)
 
@@ -190,7 +193,7 @@ def public_state(architecture: str, weights: str) -> tuple[Mapping[str, Tensor],
     import open_clip
 
     path = Path(weights)
-    if path.suffix in WEIGHT_FILES or architecture == TINY:
+    if path.suffix in WEIGHT_FILES or architecture in TINIES:
         return read_tensors(path), CLIP_MEAN, CLIP_STD
     check_name(f"weights of {architecture}", weights, open_clip.list_pretrained_tags_by_model(architecture))
     facts = open_clip.get_pretrained_cfg(architecture, weights)

@@ -74,6 +74,10 @@ class Recipe:
     of it (official codes) or is left out. precision: "no" (float32) or "bf16". compile: whether torch.compile
     is applied to the encoders. channels_last: whether convolutions get that order of memory.
     least_taught_share: training stops if less of an epoch's taught loss than this was taught.
+    untaught_model: of the untaught arm, where that is a model of its own; None: the same. shots: how many
+    videos of each class are trained on, drawn from the seed of the training; None: all. Where these are fewer
+    than batch_size, they are the batch. classes: numbers of the classes that are trained on and tested, for
+    zero-shot recognition of the others; None: all.
     """
 
     model: Any
@@ -88,13 +92,21 @@ class Recipe:
     compile: bool = False
     channels_last: bool = False
     least_taught_share: float = 0.5
+    untaught_model: Any = None
+    shots: int | None = None
+    classes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)
+        at_least("shots", 1 if self.shots is None else self.shots, 1)
         at_least("least_taught_share", self.least_taught_share, 0)
         check_name("keep", self.keep, KEEPS)
         check_name("precision", self.precision, PRECISIONS)
+
+    def model_of(self, arm: str) -> Any:
+        """The Config of the student in `arm`."""
+        return self.model if arm == TAUGHT or self.untaught_model is None else self.untaught_model
 
     def weights(self, arm: str) -> dict[str, float]:
         """Weight by loss of the losses that count in `arm`."""
@@ -108,7 +120,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any], model: type) -> Recipe:
         """The recipe that `to_dict` described; model: the student's Config."""
-        return from_mapping(cls, settings, "recipe", {"model": model})
+        return from_mapping(cls, settings, "recipe", {"model": model, "untaught_model": model | None})
 
 
 def at_least(name: str, value: float, low: float) -> None:

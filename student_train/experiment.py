@@ -34,7 +34,7 @@ from student_train.students.base import Student, Task, losses_of
 from student_train.teachers import Teachers
 from student_train.tracking import Trackers, service_module
 from student_train.trainer import Watch, train
-from student_train.training_rows import PairedRows, training_rows
+from student_train.training_rows import PairedRows, few_of_each, training_rows
 
 CHECKPOINTS = "checkpoints"
 LONG_S = 60.0
@@ -71,15 +71,16 @@ class Experiment:
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
         others = {role: cache.teacher(name) for role, name in choice.roles.items()}
-        self.teachers = Teachers(self.teacher, others)
-        self.rows: PairedRows = training_rows(cache, self.teachers)
+        self.teachers = Teachers(self.teacher, others, choice.recipe.classes)
+        self.recognises: bool = choice.recipe.model.recognises
+        self.rows: PairedRows = training_rows(cache, self.teachers, self.recognises)
         names = (choice.teacher, *choice.roles.values())
         self.unchanged = UnchangedCache(cache, lambda found: pinned_digests(found, names))
         wanted = TEST_SPLIT if choice.recipe.keep == KEEP_BEST_ON_TEST else VAL_SPLIT
         self.scored_split = wanted if wanted in cache.splits else None
         self.val: EvaluationRows | None = None
         if self.scored_split is not None:
-            self.val = evaluation_rows(cache, self.teachers, self.scored_split)
+            self.val = evaluation_rows(cache, self.teachers, self.scored_split, self.recognises)
 
     def check(self, arms: Sequence[str]) -> None:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
@@ -205,21 +206,24 @@ class Experiment:
 
     def task(self, arm: str) -> Task:
         recipe = self.choice.recipe
-        return Task(self.student(), losses_of(self.module, recipe.model), recipe.weights(arm))
+        return Task(self.student(arm), losses_of(self.module, recipe.model_of(arm)), recipe.weights(arm))
 
-    def student(self) -> Student:
-        """A new student for the teacher's signals; raises UnknownNameError if it lacks one."""
-        config = self.choice.recipe.model
+    def student(self, arm: str) -> Student:
+        """A new student of `arm` for the teacher's signals; raises UnknownNameError if it lacks one."""
+        config = self.choice.recipe.model_of(arm)
         shaped_by = (*config.needs, *config.shaped_by)
         require(self.teachers, shaped_by)
         return self.module.build(config, self.teachers.sizes(shaped_by))
 
     def stream(self, task: Task, seed: int) -> TrainingStream:
         """Every arm of a run sees the same rows, also where a teacher knows only the batches of a plan."""
-        recipe = self.choice.recipe
+        recipe, rows, batch_size = self.choice.recipe, self.rows, self.choice.recipe.batch_size
+        if recipe.shots is not None:
+            rows = few_of_each(rows, recipe.shots, seed)
+            batch_size = min(batch_size, len(rows.text))
         taught = self.task(TAUGHT).needs
-        order = order_of(self.rows, self.teachers, taught, recipe.batch_size, seed)
-        return TrainingStream(self.rows, self.teachers, task.needs, order)
+        order = order_of(rows, self.teachers, taught, batch_size, seed)
+        return TrainingStream(rows, self.teachers, task.needs, order)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from store.errors import InputError
-from store.reader import Cache, TeacherReader
+from store.reader import TeacherReader
 from student_train.needs import (
     CLASS,
     FRAME_VALID,
@@ -42,9 +42,9 @@ def row_tensors(
         if (name, axis) == (PIXELS, "V"):
             found[need] = torch.from_numpy(teacher.pixels.read(rows)[:, rendition])
         elif (name, axis) == (CLASS, "V"):
-            found[need] = torch.from_numpy(class_numbers(teachers.cache, rows))
+            found[need] = torch.from_numpy(teachers.class_numbers(rows))
         elif name.startswith(OF_CLASSES) and axis == "V":
-            found[need] = of_classes(teacher, name.removeprefix(OF_CLASSES))
+            found[need] = of_classes(teacher, name.removeprefix(OF_CLASSES), teachers.class_text)
         elif (name, axis) == (TEXT, "T"):
             found[need] = [teachers.cache.texts[row] for row in rows.tolist()]
         elif row_axis(teacher, name) == axis:
@@ -62,21 +62,8 @@ def row_axis(teacher: TeacherReader, name: str) -> str:
     return teacher.signals[name].row_axis if name in teacher.signals else ""
 
 
-def class_texts(cache: Cache) -> np.ndarray:
-    """[P, C] int64: the text row of every class in every prompt."""
-    return np.flatnonzero(cache.text_video < 0).reshape(max(len(cache.dataset["prompts"]), 1), -1)
-
-
-def class_numbers(cache: Cache, video_rows: np.ndarray) -> np.ndarray:
-    """[N] int64: the class of each video, a column of `class_texts`."""
-    texts = class_texts(cache)
-    numbers: np.ndarray = np.searchsorted(texts.reshape(-1), cache.video_class[video_rows]) % texts.shape[1]
-    return numbers
-
-
-def of_classes(teacher: TeacherReader, name: str) -> Any:
-    """A text signal of all class names, float32 [P, C, ...]; of TEXT their words, P lists of C."""
-    rows = class_texts(teacher.cache)
+def of_classes(teacher: TeacherReader, name: str, rows: np.ndarray) -> Any:
+    """A text signal of class names, `rows` [P, C], float32 [P, C, ...]; of TEXT their words, P lists of C."""
     if name == TEXT:
         return [[teacher.cache.texts[row] for row in of_prompt] for of_prompt in rows.tolist()]
     return torch.from_numpy(teacher.read_decoded(name, rows.reshape(-1))).unflatten(0, rows.shape)

@@ -32,7 +32,7 @@ from student_train.needs import (
     in_role,
     split_role,
 )
-from student_train.row_tensors import class_numbers, frame_distribution, logit_scale, of_classes
+from student_train.row_tensors import frame_distribution, logit_scale, of_classes
 from student_train.rows import PairBlock
 from student_train.teachers import Teachers
 
@@ -97,7 +97,7 @@ class StepSource:
             return logit_scale(teacher).to(self.device)
         if not name.startswith(OF_CLASSES):
             return None
-        value = of_classes(teacher, name.removeprefix(OF_CLASSES))
+        value = of_classes(teacher, name.removeprefix(OF_CLASSES), self.teachers.class_text)
         return value.to(self.device) if isinstance(value, Tensor) else value
 
     def buffers(self, signals: Sequence[str], rows: int) -> StepBuffers:
@@ -179,7 +179,7 @@ class StepSource:
         if name == TEXT:
             return {need: [self.teachers.cache.texts[row] for row in own_text.tolist()]}
         if name == CLASS:
-            numbers = class_numbers(self.teachers.cache, own_video)
+            numbers = self.teachers.class_numbers(own_video)
             return {need: torch.from_numpy(numbers).to(self.device)}
         if name == PIXELS:
             return {need: torch.from_numpy(teacher.pixels.read(own_video)[:, 0]).to(self.device)}

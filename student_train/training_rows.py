@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from store.batch_plan import shuffled
 from store.errors import InputError
 from store.reader import Cache, TeacherReader
 from student_train.config import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
@@ -43,9 +44,42 @@ def paired_rows(cache: Cache, teacher: TeacherReader | Teachers, split_name: str
     return PairedRows(text[usable], video[usable], int(np.count_nonzero(~usable)))
 
 
-def training_rows(cache: Cache, teacher: TeacherReader | Teachers) -> PairedRows:
-    """The rows of the train split; raises InputError if one of them belongs to val or test as well."""
-    rows = paired_rows(cache, teacher, TRAIN_SPLIT)
+def videos_of_classes(cache: Cache, teachers: Teachers, split_name: str) -> PairedRows:
+    """The videos of a split that have one of the teachers' classes, each with its class's first text.
+
+    Raises UnknownNameError for a split that is not there, InputError if nothing is left of it.
+    """
+    video = cache.split(split_name).video
+    video = video[teachers.class_numbers(video) >= 0]
+    usable = teachers.video_usable[video]
+    if not usable.any():
+        raise InputError(f"split {split_name!r} of {cache.path.name} has no video with a class that decoded")
+    video, left_out = video[usable], int(np.count_nonzero(~usable))
+    return PairedRows(cache.video_class[video], video, left_out)
+
+
+def few_of_each(rows: PairedRows, shots: int, seed: int) -> PairedRows:
+    """`shots` rows of every class, which `seed` decides; raises InputError for a class that has fewer."""
+    order = shuffled(len(rows.text), seed, epoch=0)
+    of_class = rows.text[order]
+    chosen = []
+    for text in np.unique(of_class):
+        found = order[of_class == text]
+        if len(found) < shots:
+            raise InputError(
+                f"a class (text row {text}) has {len(found)} training videos, not {shots}; take fewer shots"
+            )
+        chosen.append(found[:shots])
+    kept = np.sort(np.concatenate(chosen))
+    return PairedRows(rows.text[kept], rows.video[kept], rows.left_out)
+
+
+def training_rows(cache: Cache, teachers: Teachers, recognises: bool = False) -> PairedRows:
+    """The rows of the train split, videos with their classes if the student `recognises`.
+
+    Raises InputError if one of them belongs to val or test as well.
+    """
+    rows = (videos_of_classes if recognises else paired_rows)(cache, teachers, TRAIN_SPLIT)
     for name in (VAL_SPLIT, TEST_SPLIT):
         if name not in cache.splits:
             continue

@@ -41,7 +41,7 @@ def measure(experiment: Experiment, request: Request, learning_rate: float) -> R
     """Keys: teacher and the arms asked for, gain if there are both, frame_weights, example, test;
     `reweighted` if it is asked for; `renditions` where classes are recognised.
     """
-    if is_recognition(experiment.cache):
+    if experiment.recognises or is_recognition(experiment.cache):
         return measure_recognition(experiment, request, learning_rate)
     return measure_retrieval(experiment, request, learning_rate)
 
@@ -116,7 +116,7 @@ def measure_recognition(experiment: Experiment, request: Request, learning_rate:
 
 def trained(experiment: Experiment, arm: str, learning_rate: float, seed: int) -> Student:
     """A student of the run, with the parameters that its training kept."""
-    student = experiment.student()
+    student = experiment.student(arm)
     student.load_state_dict(load_parameters(experiment.run.training(arm, learning_rate, seed)))
     return student
 

@@ -1,17 +1,20 @@
 """Which class a student or the teacher gives a video, seen in several renditions (clips, crops).
 
-The probabilities, softmax of the logits, of a video's renditions are averaged; whangt/Text4Vis `test.py` does
-the same. Ranks are those of `store.retrieval_metrics`: of equals the right class is the last.
+Renditions are averaged in one of two ways, as the student says (`Student.averaged`): either the
+probabilities, softmax of each rendition's logits (Side4Video's test), or what the student made of each
+rendition, as it is, which is then classified once (whwu95/Text4Vis `test.py`, function validate). Ranks are
+those of `store.retrieval_metrics`: of equals the right class is the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from store.errors import UnknownNameError
 from store.pair_scores import FACTORED, normalised, pooled
@@ -37,36 +40,72 @@ class Recognition:
 
 
 def recognise(student: Student, teachers: Teachers, rows: ClassRows) -> Recognition:
-    """Metrics of a student in eval mode, over all renditions of the teacher's view.
+    """Metrics of a student in eval mode, over all renditions of the teacher's view."""
+    renditions = teachers.main.view.renditions
+    logits = student_logits(student, teachers, rows)
+    if student.averaged is None:
+        return over_renditions(logits, rows, renditions)
+    return Recognition(over_renditions(logits, rows, renditions=1).metrics, renditions)
+
+
+def student_logits(student: Student, teachers: Teachers, rows: ClassRows) -> ClassLogits:
+    """Of one rendition, or of the mean over all if the student averages what it says of them.
 
     Its video side says `class_logits` [b, C], or it compares videos with the class names as texts, whose
     logits are averaged over prompts.
     """
-    classes = {} if CLASS_LOGITS in student.gives else encode_texts(student, teachers, rows.text.ravel())
+    by_name = CLASS_LOGITS not in student.gives
+    classes = encode_texts(student, teachers, rows.text.ravel()) if by_name else {}
+
+    def compared(said: Mapping[str, Tensor]) -> Tensor:
+        return student.similarity(kept(student, said), classes).unflatten(1, rows.text.shape).mean(1)
+
+    def of_one(video: np.ndarray, rendition: int, device: torch.device) -> Tensor:
+        said = student.encode_videos(batch_of(student, teachers, "V", video, device, rendition))
+        return compared(said) if by_name else said[CLASS_LOGITS]
+
+    def of_mean(video: np.ndarray, name: str, device: torch.device) -> Tensor:
+        every = range(teachers.main.view.renditions)
+        batches = [batch_of(student, teachers, "V", video, device, rendition) for rendition in every]
+        mean = torch.stack([student.encode_videos(batch)[name] for batch in batches]).mean(0)
+        return compared({name: mean}) if by_name else student.classify(mean, batches[0])
 
     def logits(places: np.ndarray, rendition: int) -> np.ndarray:
         with evaluating(student) as device:
-            batch = batch_of(student, teachers, "V", rows.video[places], device, rendition)
-            said = student.encode_videos(batch)
-            if CLASS_LOGITS in said:
-                found = said[CLASS_LOGITS]
+            video = rows.video[places]
+            if student.averaged is None:
+                found = of_one(video, rendition, device)
             else:
-                found = student.similarity(kept(student, said), classes).unflatten(1, rows.text.shape).mean(1)
+                found = of_mean(video, student.averaged, device)
             block: np.ndarray = found.float().cpu().numpy()
             return block
 
-    return over_renditions(logits, rows, teachers.main.view.renditions)
+    return logits
 
 
 def over_renditions(logits: ClassLogits, rows: ClassRows, renditions: int) -> Recognition:
     """Metrics of the mean probabilities; no more than a strip of videos is held against all classes."""
     ranks = []
     for places in strips(np.arange(len(rows.video))):
-        each = (torch.from_numpy(logits(places, rendition)).double() for rendition in range(renditions))
-        probability = sum(one.softmax(-1) for one in each).numpy()  # type: ignore[union-attr]
+        probability = total_probability(logits, places, renditions)
         own = probability[np.arange(len(places)), rows.label[places]]
         ranks.append(np.count_nonzero(~(probability < own[:, np.newaxis]), axis=1))
     return Recognition(recognition_summary(np.concatenate(ranks), rows.label), renditions)
+
+
+def total_probability(logits: ClassLogits, places: np.ndarray, renditions: int) -> np.ndarray:
+    """[v, C] float64: the sum of the renditions' probabilities, which ranks as their mean."""
+    each = (torch.from_numpy(logits(places, rendition)).double() for rendition in range(renditions))
+    total: np.ndarray = sum(one.softmax(-1) for one in each).numpy()  # type: ignore[union-attr]
+    return total
+
+
+def class_scores(student: Student, teachers: Teachers, rows: ClassRows) -> np.ndarray:
+    """[V, C] float64: what `recognise` ranks by, of all videos at once."""
+    logits = student_logits(student, teachers, rows)
+    renditions = teachers.main.view.renditions if student.averaged is None else 1
+    parts = [total_probability(logits, some, renditions) for some in strips(np.arange(len(rows.video)))]
+    return np.concatenate(parts)
 
 
 def teacher_recognition(teacher: TeacherReader, rows: ClassRows) -> Recognition | dict[str, Any]:

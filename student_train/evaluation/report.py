@@ -46,7 +46,7 @@ def test_line(results: Mapping[str, Any]) -> str:
         views = ", ".join(f"{who} {count}" for who, count in results["renditions"].items())
         return (
             f"Test split: {test['videos']} videos, {test['classes']} classes{lost}. Accuracy in percent; "
-            f"renditions whose probabilities are averaged: {views}."
+            f"renditions that are averaged: {views}."
         )
     left_out = test["texts_without_video"]
     lost = f", {left_out} captions left out whose video did not decode" if left_out else ""

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from store.errors import InputError
 from store.inputs.protocol import RECOGNITION
 from store.reader import Cache
 from store.streamed_ranks import ScoreBlock, streamed_metrics
 from student_train.teachers import Teachers
-from student_train.training_rows import paired_rows
+from student_train.training_rows import paired_rows, videos_of_classes
 
 ROWS_AT_ONCE = 512
 
@@ -63,19 +62,12 @@ def split_rows(cache: Cache, teachers: Teachers, split_name: str) -> SplitRows:
 
 
 def class_rows(cache: Cache, teachers: Teachers, split_name: str) -> ClassRows:
-    """The usable videos of a split that have a class, and all class names.
+    """The usable videos of a split that have one of the teachers' classes, and the names of these.
 
     Raises InputError if there is no such video.
     """
-    video = cache.split(split_name).video
-    video = video[cache.video_class[video] >= 0]
-    usable = teachers.video_usable[video]
-    if not usable.any():
-        raise InputError(f"split {split_name!r} of {cache.path.name} has no video with a class that decoded")
-    text = np.flatnonzero(cache.text_video < 0)
-    text_PC = text.reshape(max(1, len(cache.dataset["prompts"])), -1)
-    label = np.searchsorted(text, cache.video_class[video[usable]]) % text_PC.shape[1]
-    return ClassRows(video[usable], text_PC, label, int(np.count_nonzero(~usable)))
+    rows = videos_of_classes(cache, teachers, split_name)
+    return ClassRows(rows.video, teachers.class_text, teachers.class_numbers(rows.video), rows.left_out)
 
 
 def is_recognition(cache: Cache) -> bool:

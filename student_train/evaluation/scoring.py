@@ -13,9 +13,12 @@ from student_train.teachers import Teachers
 EvaluationRows = SplitRows | ClassRows
 
 
-def evaluation_rows(cache: Cache, teachers: Teachers, split_name: str) -> EvaluationRows:
-    """The rows of a split, for retrieval or for recognition as the dataset's protocol says."""
-    return (class_rows if is_recognition(cache) else split_rows)(cache, teachers, split_name)
+def evaluation_rows(
+    cache: Cache, teachers: Teachers, split_name: str, recognises: bool = False
+) -> EvaluationRows:
+    """The rows of a split, for recognition if the student `recognises` or the dataset's protocol says so,
+    else for retrieval."""
+    return (class_rows if recognises or is_recognition(cache) else split_rows)(cache, teachers, split_name)
 
 
 def validation_score(student: Student, teachers: Teachers, rows: EvaluationRows) -> float:

@@ -48,6 +48,11 @@ class StudentConfig(ABC):
         """What a student so made reads from a batch, see `student_train.needs`."""
 
     @property
+    def recognises(self) -> bool:
+        """Whether it learns the classes of videos also from a dataset that has captions."""
+        return False
+
+    @property
     def shaped_by(self) -> tuple[str, ...]:
         """Signals that it does not read, but whose sizes decide the shape of its parameters."""
         return ()
@@ -61,6 +66,8 @@ class Student(nn.Module, ABC):
     gives: names in the result of `forward`, of a batch that holds what its losses need. gathers: those of
     them, [b, ...], that the logits are computed from; only they are exchanged between processes. A student
     without them gives no logits.
+    averaged: an output [b, D] whose mean over a video's renditions is classified; None: each rendition is,
+    and the probabilities are averaged.
     """
 
     config: StudentConfig
@@ -68,6 +75,7 @@ class Student(nn.Module, ABC):
     gathers: tuple[str, ...] = ("video_embedding", "text_embedding")
     taught_only: tuple[str, ...] = ()
     crops_frames = False
+    averaged: str | None = None
 
     def start(self) -> dict[str, Any]:
         """Called once, before the first step: take over public weights; what to record of them, digests
@@ -85,6 +93,10 @@ class Student(nn.Module, ABC):
     def similarity(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
         """Logits [V, T], scale included, from what `gathers` names of `encode_videos` and `encode_texts`."""
         raise NotImplementedError(f"{type(self).__name__} gathers {self.gathers} and has no similarity")
+
+    def classify(self, video_embedding: Tensor, batch: Batch) -> Tensor:
+        """Logits [b, C] of what `averaged` names; `batch` holds what the student needs of all classes."""
+        raise NotImplementedError(f"{type(self).__name__} averages {self.averaged} and has no classify")
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """All that both encoders give, and the PairBlock `logits`, computed in float32."""

@@ -20,8 +20,10 @@ from teacher_dump.fitting.course import Course, FitRequest, Place, decayed
 from teacher_dump.fitting.pair_batches import MEGABYTE, Batch, FrameSource, PairBatches
 from teacher_dump.fitting.settings import ADAMW
 from teacher_dump.fitting.validation import RetrievalCheck
+from teacher_dump.models.clip4clip_model import Clip4Clip
 from teacher_dump.models.clip_towers import encode_frames, encode_words
 from teacher_dump.models.frozen import TowersTeacher
+from teacher_dump.models.xclip_scores import XClip
 
 MAX_LOGIT_SCALE = 100.0
 VIDEOS_SCORED_AT_ONCE = 50
@@ -109,6 +111,7 @@ class DualCourse(RetrievalCourse):
     """A teacher over CLIP's towers, trained by the scores of its batch."""
 
     teacher: TowersTeacher
+    model: Clip4Clip | XClip
     image_tower = "clip.visual."
 
     def groups(self) -> list[dict[str, Any]]:
@@ -168,6 +171,8 @@ class DualCourse(RetrievalCourse):
 class Clip4ClipCourse(DualCourse):
     """CLIP4Clip: the mean of the frames after the temporal transformer."""
 
+    model: Clip4Clip
+
     def logits(self, frames_VMD: Tensor, valid_VM: Tensor, sentence_TD: Tensor, words_TWD: Tensor) -> Tensor:
         found: Tensor = self.model.logits(
             self.model.temporal_frames(frames_VMD, valid_VM), valid_VM, sentence_TD
@@ -177,6 +182,8 @@ class Clip4ClipCourse(DualCourse):
 
 class XClipCourse(DualCourse):
     """X-CLIP: the mean of its four scores."""
+
+    model: XClip
 
     def logits(self, frames_VMD: Tensor, valid_VM: Tensor, sentence_TD: Tensor, words_TWD: Tensor) -> Tensor:
         found: Tensor = self.model.logits(frames_VMD, valid_VM, sentence_TD, words_TWD)

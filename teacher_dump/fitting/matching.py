@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from teacher_dump.fitting.contrastive import RetrievalCourse, by_shape
@@ -51,6 +51,8 @@ class CrossEncoderCourse(RetrievalCourse):
     """ITC and ITM with hard negatives, momentum copies and queue."""
 
     teacher: AlbefTeacher
+    model: Albef
+    memory: MomentumCopy
     image_tower = IMAGE_ENCODER
 
     def __init__(
@@ -59,7 +61,7 @@ class CrossEncoderCourse(RetrievalCourse):
         request: FitRequest,
         started_from: Mapping[str, Any],
         matching: Matching = Matching(),
-        slow: nn.Module | None = None,
+        slow: Albef | None = None,
         beside: Mapping[str, Tensor] | None = None,
     ) -> None:
         """slow: momentum copies to go on with; by default they begin as the model is. beside: tensors that

@@ -57,6 +57,8 @@ class PromptCourse(Course):
     """teacher: whose towers read the names; it stays as it is. Raises InputError where the dataset has no
     classes."""
 
+    model: Context
+
     def __init__(self, teacher: ClassesTeacher, request: FitRequest, started_from: Mapping[str, Any]) -> None:
         self.teacher, self.request, self.started_from = teacher, request, started_from
         teacher.to(request.device)

@@ -60,7 +60,9 @@ class TeacherOptions:
 
     def absolute(self) -> TeacherOptions:
         """The same files named from the root, for a process that works in another folder."""
-        paths = {name: value.absolute() for name, value in vars(self).items() if isinstance(value, Path)}
+        paths: dict[str, Any] = {
+            name: value.absolute() for name, value in vars(self).items() if isinstance(value, Path)
+        }
         if self.pretrained is not None and Path(self.pretrained).is_file():
             paths["pretrained"] = str(Path(self.pretrained).absolute())
         return replace(self, **paths)

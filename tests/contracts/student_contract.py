@@ -102,7 +102,7 @@ def recipes(module: ModuleType) -> list[Recipe]:
 def trainings(module: ModuleType, arm: str) -> list[tuple[Any, dict[str, float]]]:
     """The different trainings of the recipes' `arm` in small: configuration and weights of losses."""
     small = getattr(module, "small", lambda config: config)
-    found = [(small(recipe.model), recipe.weights(arm)) for recipe in recipes(module)]
+    found = [(small(recipe.model_of(arm)), recipe.weights(arm)) for recipe in recipes(module)]
     return [training for place, training in enumerate(found) if training not in found[:place]]
 
 
@@ -217,7 +217,11 @@ class StudentContract:
     ) -> None:
         for recipe in recipes(module):
             for arm in (UNTAUGHT, TAUGHT):
-                terms = losses_of(module, recipe.model)
+                terms = losses_of(module, recipe.model_of(arm))
                 asked = {name for name in recipe.weights(arm) if terms[split_role(name)[0]].needs}
                 assert not asked or arm == TAUGHT
-        assert any(recipe.weights(TAUGHT) != recipe.weights(UNTAUGHT) for recipe in recipes(module))
+        assert any(
+            recipe.weights(TAUGHT) != recipe.weights(UNTAUGHT)
+            or recipe.model_of(TAUGHT) != recipe.model_of(UNTAUGHT)
+            for recipe in recipes(module)
+        )

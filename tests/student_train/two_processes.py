@@ -28,7 +28,7 @@ from student_train.distributed import (
 )
 from student_train.needs import IGNORED_PAIR, OF_CLASSES, PAIR_KNOWN
 from student_train.rows import PairBlock
-from student_train.students.base import Task, losses_of
+from student_train.students.base import Student, Task, losses_of
 from tests.contracts.student_contract import random_batch
 from tests.student_train.small_training import run, task_and_stream
 
@@ -59,18 +59,17 @@ def whole_batch(task: Task, sizes: Mapping[str, Mapping[str, int]]) -> dict[str,
 
 
 def losses_and_gradients(module: ModuleType) -> dict[str, Tensor]:
-    """Of every loss that the tiny student can compute: its value, and the gradient of all parameters.
+    """Of every loss that a small student can compute: its value, and the gradient of all parameters.
 
     Parts of several processes are added up.
     """
     config, sizes = module.tiny()
     found = {}
     for name in losses_of(module, config):
-        torch.manual_seed(0)
-        student = module.build(config, sizes)
-        if not set(losses_of(module, config)[name].reads) <= set(student.gives):
+        student = student_for(module, name)
+        if student is None:
             continue
-        task = Task(student, losses_of(module, config), {name: 1.0}).train()
+        task = Task(student, losses_of(module, student.config), {name: 1.0}).train()
         for layer in task.modules():
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
@@ -84,6 +83,20 @@ def losses_and_gradients(module: ModuleType) -> dict[str, Tensor]:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 found[f"{name}/{key}"] = told_of(sum_over_processes(gradient))
     return found
+
+
+def student_for(module: ModuleType, loss: str) -> Student | None:
+    """The tiny student, or a recipe's in small, that gives what `loss` reads; None without one."""
+    config, sizes = module.tiny()
+    small = getattr(module, "small", lambda config: config)
+    using = [small(recipe.model) for recipe in module.RECIPES.values() if loss in recipe.losses]
+    for made_of in (config, *using):
+        terms = losses_of(module, made_of)
+        torch.manual_seed(0)
+        student: Student = module.build(made_of, sizes)
+        if loss in terms and set(terms[loss].reads) <= set(student.gives):
+            return student
+    return None
 
 
 def told_of(gradient: Tensor) -> Tensor:

@@ -1,0 +1,29 @@
+"""The command `zero-shot`; what it does is in `student_train.zero_shot`, imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from store.cli import HelpFormatter, add_debug
+
+TEXT = "test a run's students on classes that they were not trained on"
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("zero-shot", help=TEXT, description=TEXT, formatter_class=HelpFormatter)
+    add_debug(parser)
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    parser.add_argument(
+        "--cache", metavar="CACHE", type=Path, help="of the other dataset (default: the run's, other classes)"
+    )
+    parser.add_argument("--teacher", help="in that cache (default: the run's)")
+    parser.add_argument("--split", default="test", help="which videos (default: %(default)s)")
+    parser.set_defaults(execute=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run `zero-shot`: 0."""
+    from student_train.zero_shot import zero_shot
+
+    return zero_shot(options)

@@ -1,0 +1,5 @@
+"""Text4Vis, frames averaged, against the official code's numbers."""
+
+from tests.student_train.golden_text4vis import outputs
+
+__all__ = ["outputs"]

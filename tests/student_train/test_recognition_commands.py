@@ -1,0 +1,157 @@
+"""Recognition on the command line: few shots, classes that nobody trained on, and the mean over splits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from store.inputs.protocol import RECOGNITION
+from store.inputs.samples import CLASS, DatasetCard, Samples, Split, Text, Video
+from store.inputs.view import View
+from store.layout import TeacherPlan
+from store.signals import SignalSpec
+from store.writer import CacheWriter
+from student_train.__main__ import main
+from tests.synthetic_cache import shard_commits
+
+CLASSES, WIDTH, FRAMES = 6, 16, 3
+VIDEOS = {"train": 60, "val": 12, "test": 60}
+SIGNALS = (
+    SignalSpec("frame_embedding", {"R": 1, "M": FRAMES, "D": WIDTH}),
+    SignalSpec("text_embedding", {"D": WIDTH}),
+)
+SMALL = ("--student", "text4vis", "--recipe", "demo", "--epochs", "4", "--batch-size", "12", "--seeds", "0,1")
+
+
+def write_class_cache(root: Path, name: str, seed: int) -> Path:
+    """Frames show the meaning of their class under noise, texts tell it: text is worth many videos."""
+    count = sum(VIDEOS.values())
+    bounds = np.cumsum([0, *VIDEOS.values()]).tolist()
+    label = np.arange(count) % CLASSES
+    videos = tuple(Video(f"v{row}", Path(f"v{row}.mp4"), label=int(label[row])) for row in range(count))
+    texts = tuple(Text(f"class {number}", -1, CLASS) for number in range(CLASSES))
+    splits = {
+        split: Split(np.arange(start, stop), np.arange(0))
+        for split, start, stop in zip(VIDEOS, bounds, bounds[1:], strict=False)
+    }
+    card = DatasetCard("made in a test", "CC0-1.0", "none")
+    samples = Samples(name, card, videos, texts, splits, RECOGNITION, prompts=("{}",))
+    rng = np.random.default_rng(seed)
+    meaning = rng.normal(size=(CLASSES, WIDTH))
+    frames = meaning[label][:, None, None] + 2.5 * rng.normal(size=(count, 1, FRAMES, WIDTH))
+    values = {"frame_embedding": frames.astype(np.float32), "text_embedding": meaning.astype(np.float32)}
+    execution = {
+        "phase_of": {"frame_embedding": "V", "text_embedding": "T"},
+        "shard_rows": {"V": count, "T": count, "videos": count},
+    }
+    identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}
+    plan = TeacherPlan("oracle", identity, View("frames", FRAMES, 8), SIGNALS, execution, {})
+    with CacheWriter(root, samples) as writer:
+        writer.plan(plan)
+        tasks = []
+        for commit in shard_commits(root, samples, plan, frozenset(), values):
+            tasks.append(commit.task)
+            writer.commit(commit)
+        writer.complete(plan, tasks)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_class_cache(tmp_path_factory.mktemp("caches") / "classes.zarr", "classes", 0)
+
+
+@pytest.fixture(scope="module")
+def few(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "few"
+    assert main(["few-shot", str(cache), "--out", str(run), *SMALL, "--shots", "1,all"]) == 0
+    return run
+
+
+def test_text_is_worth_more_the_fewer_videos_there_are(few: Path) -> None:
+    shots = json.loads((few / "few_shot.json").read_text())["shots"]
+    top_1 = {(k, arm): shots[k][arm]["top-1"]["mean"] for k in shots for arm in ("untaught", "taught")}
+    assert top_1["1", "taught"] > top_1["1", "untaught"] + 20
+    assert top_1["all", "untaught"] > top_1["1", "untaught"]
+    stories = [json.loads(path.read_text()) for path in few.glob("shots-1/trainings/*/training.json")]
+    assert [story["training_rows"] for story in stories] == [CLASSES] * 4
+
+
+def test_the_table_of_few_shots_tells_every_arm_and_nothing_is_trained_twice(
+    few: Path, cache, capsys
+) -> None:
+    assert main(["few-shot", str(cache), "--out", str(few), *SMALL, "--shots", "1,all"]) == 0
+    printed = capsys.readouterr().out
+    assert "learning rate" not in printed
+    assert printed.endswith((few / "few_shot.md").read_text())
+    for row in ("| 0 ", "| 1 ", "| all "):
+        assert row in printed
+    assert main(["few-shot", str(cache), "--out", str(few), *SMALL, "--shots", "1,none"]) == 2
+
+
+def test_each_number_of_shots_is_a_run_whose_numbers_can_be_repeated(few: Path, capsys) -> None:
+    assert main(["evaluate", str(few / "shots-1")]) == 0
+    assert "The same numbers" in capsys.readouterr().out
+
+
+def test_a_student_of_captions_has_no_shots(cache: Path, tmp_path: Path, capsys) -> None:
+    assert main(["few-shot", str(cache), "--out", str(tmp_path / "x"), "--student", "afa"]) == 2
+    assert "which have no shots" in capsys.readouterr().err
+
+
+def test_a_classifier_is_swapped_for_the_classes_that_were_left_out(
+    cache: Path, tmp_path: Path, capsys
+) -> None:
+    run = tmp_path / "run"
+    told = ("--set", "classes=0,1,2,3", "--arms", "taught", "--seeds", "0")
+    assert main(["train", str(cache), "--out", str(run), *SMALL, *told]) == 0
+    assert "4 classes" in capsys.readouterr().out
+    assert main(["zero-shot", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 classes that no student was trained on, 20 videos" in printed
+    other = write_class_cache(tmp_path / "other.zarr", "others", 5)
+    assert main(["zero-shot", str(run), "--cache", str(other)]) == 0
+    printed = capsys.readouterr().out
+    assert "others, 6 classes" in printed
+    assert "of half the classes" in printed
+
+
+def test_a_run_that_was_trained_on_all_classes_needs_another_cache_for_zero_shot(few: Path, capsys) -> None:
+    assert main(["zero-shot", str(few / "shots-all")]) == 2
+    assert "trained on every class" in capsys.readouterr().err
+
+
+def write_results(run: Path, dataset: str, mean_class: float, recipe: str = "text4vis") -> str:
+    """A finished run, as far as its results are read."""
+    metrics = {"top-1": 50.0, "top-5": 90.0, "mean class": mean_class}
+    recognition = {name: {"mean": value, "std": 0.0, "per_seed": [value]} for name, value in metrics.items()}
+    needed = {key: {} for key in ("request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights")}
+    told = {"student": "text4vis", "recipe": recipe, "cache": {"dataset": dataset}}
+    run.mkdir()
+    results = {**needed, **told, "taught": {"recognition": recognition}}
+    (run / "results.json").write_text(json.dumps(results))
+    return str(run)
+
+
+def test_the_mean_over_splits_is_that_of_their_runs(tmp_path: Path, capsys) -> None:
+    accuracies = {"ucf101": 90.0, "ucf101-split2": 93.0, "ucf101-split3": 95.0}
+    runs = [write_results(tmp_path / name, name, value) for name, value in accuracies.items()]
+    assert main(["over-splits", *runs]) == 0
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed.splitlines() if "mean of 3 splits" in line)
+    assert row.split("|")[-2].strip() == "92.7"
+    assert all(name in printed for name in accuracies)
+
+
+def test_runs_that_are_no_splits_of_one_another_are_not_averaged(tmp_path: Path, capsys) -> None:
+    first = write_results(tmp_path / "a", "ucf101", 90.0)
+    for wrong, told in (
+        (first, "named twice"),
+        (write_results(tmp_path / "b", "ucf101", 91.0), "each run is of another split"),
+        (write_results(tmp_path / "c", "ucf101-split2", 91.0, recipe="unfrozen"), "has recipe 'unfrozen'"),
+    ):
+        assert main(["over-splits", first, wrong]) == 2
+        assert told in capsys.readouterr().err
