@@ -1,4 +1,4 @@
-"""python -m store: look into a cache, check, compare, push, pull it; remove a teacher; see a dataset, frames."""
+"""python -m store: look into a cache, check, compare, share it; remove a teacher; see a dataset, frames."""
 
 from __future__ import annotations
 

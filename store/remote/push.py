@@ -138,7 +138,7 @@ class _Push:
         if not group:
             return self.manifest
         if not self.partial.has(group):
-            return Manifest(())
+            return Manifest((), {})
         return Manifest.read(self.root, group, self.manifest.groups[group])
 
     def _new_groups(self, before: states.State | None) -> tuple[str, ...]:
