@@ -22,6 +22,7 @@ PLACES = [
     pytest.param("s3", marks=pytest.mark.slow),
     pytest.param("sftp", marks=pytest.mark.slow),
     pytest.param("gs", marks=pytest.mark.slow),
+    pytest.param("hf", marks=pytest.mark.slow),
 ]
 
 
@@ -93,6 +94,16 @@ def gs(monkeypatch) -> Iterator[str]:
     with fake_gcs() as address:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         yield "gs://bucket"
+
+
+@pytest.fixture
+def hf(monkeypatch) -> str:
+    """URL of an empty dataset of a hub in memory, that stands behind the API of huggingface_hub."""
+    pytest.importorskip("huggingface_hub")
+    from tests.store.remote.fake_hub import REPOSITORY, FakeHub
+
+    FakeHub().install(monkeypatch)
+    return f"hf://datasets/{REPOSITORY}"
 
 
 @pytest.fixture(params=PLACES)
