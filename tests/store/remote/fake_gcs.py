@@ -98,7 +98,7 @@ class FakeGcs(http.server.BaseHTTPRequestHandler):
 def fake_gcs() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeGcs)
     server.objects, server.generation, server.changing = {}, 1, threading.Lock()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
