@@ -182,7 +182,7 @@ class StepSource:
             numbers = self.teachers.class_numbers(own_video)
             return {need: torch.from_numpy(numbers).to(self.device)}
         if name == PIXELS:
-            return {need: torch.from_numpy(teacher.pixels.read(own_video)[:, 0]).to(self.device)}
+            return {need: torch.from_numpy(self.teachers.pixels(teacher, own_video)[:, 0]).to(self.device)}
         assert name.startswith(PLANNED_TOPK)
         signal, plan = planned_topk_signal(teacher, name)
         step = self.teachers.cache.batch_plan(plan).replayed_step(video, text)

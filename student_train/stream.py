@@ -135,7 +135,7 @@ def require(teachers: Teachers, needs: Sequence[str]) -> None:
         teacher = teachers.in_role(role)
         if name == LOGIT_SCALE:
             logit_scale(teacher)
-        elif name == PIXELS and teacher.kept_pixels is None:
+        elif name == PIXELS and not teachers.has_pixels(teacher):
             missing.setdefault(teacher.name, []).append(name)
         elif name == PAIR_SCORES:
             if teacher.pair_layout.layout == NO_PAIRS:
@@ -161,12 +161,13 @@ def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:
     layers = [name.split("/")[1] for name in stored if name.startswith("vit_layers/")]
     options = f" --layers {','.join(layers)}" if layers else ""
     options += " --keep-pixels jpeg:90" if PIXELS in signals else ""
+    videos = "; or give the videos themselves: --videos DIR" if PIXELS in signals else ""
     known = len(stored) == len(layers) and PAIR_SCORES not in signals
     return (
         f"teacher {teacher!r} in {cache.path.name} stores no {', '.join(signals)}, which the student or a "
         f"loss needs; dump it{'' if known else ', by a teacher that emits it'}: python -m teacher_dump dump "
         f"--dataset {cache.dataset['name']} --data DATA --cache {cache.path} "
-        f"--teacher {teacher if known else 'TEACHER'}{options}"
+        f"--teacher {teacher if known else 'TEACHER'}{options}{videos}"
     )
 
 
