@@ -25,11 +25,12 @@ from store.lookup import load_plugin
 from store.reader import Cache, TeacherReader
 from student_train import students
 from student_train.checkpoint import Checkpoints, StepLog, load_story, save_training
-from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
+from student_train.config import DRAWN, KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
 from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.guard import UnchangedCache
 from student_train.needs import PIXELS
+from student_train.renditions import drawn_renditions
 from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
 from student_train.smoke import smoke_step
 from student_train.stream import TrainingStream, order_of, order_story, require
@@ -245,7 +246,8 @@ class Experiment:
             batch_size = min(batch_size, len(rows.text))
         taught = self.task(TAUGHT).needs
         order = order_of(rows, self.teachers, taught, batch_size, seed)
-        return TrainingStream(rows, self.teachers, task.needs, order)
+        drawn = drawn_renditions(self.teachers, task.needs, seed) if recipe.renditions == DRAWN else None
+        return TrainingStream(rows, self.teachers, task.needs, order, drawn)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:

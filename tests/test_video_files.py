@@ -77,6 +77,7 @@ def test_another_video_of_the_same_name_is_refused(caches: dict[str, Path], copy
         assert files.read(np.array([1])).any(), "the others can be read"
 
 
+@pytest.mark.slow
 def test_a_shorter_cut_of_the_video_is_refused(caches: dict[str, Path], copy: Path) -> None:
     cache = open_cache(caches["none"])
     write_clip(copy / "videos" / "0_red.mp4", ["red", "grey"], frames_each=9)
@@ -87,6 +88,7 @@ def test_a_shorter_cut_of_the_video_is_refused(caches: dict[str, Path], copy: Pa
         files.read(np.array([0]))
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_decode_is_refused(caches: dict[str, Path], copy: Path) -> None:
     cache = open_cache(caches["none"])
     (copy / "videos" / "0_red.mp4").write_bytes(b"this is no video")
@@ -118,6 +120,7 @@ def test_videos_for_a_student_that_reads_none_are_refused(
     assert "leave out --videos" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failed_video_and_a_folder_that_is_none_are_refused(tmp_path: Path, copy: Path) -> None:
     samples = colour_samples(tmp_path, broken=(0,))
     assert samples.videos[0].path.read_bytes() == b"this is no video"

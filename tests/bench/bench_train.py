@@ -53,10 +53,10 @@ def opened(path: Path, make: Callable[[Path], TeacherReader], teacher: str) -> T
 
 
 def features(folder: Path) -> tuple[Ground, Way, Way]:
-    """`afa` from cached features, in batches of 64: what reading costs a step that is short."""
+    """`afa` from cached features, in the recipe's batches of 240: what reading costs a step that is short."""
     teacher = opened(folder / "features.zarr", lambda path: feature_cache(path, 960), "oracle")
     model = afa.Config(temporal_layers=4)
-    return Ground(teacher, afa, 64, steps=3, warm=3), Way(model, ALONE), Way(model, TAUGHT)
+    return Ground(teacher, afa, 240), Way(model, ALONE), Way(model, TAUGHT)
 
 
 def frames(folder: Path) -> tuple[Ground, Way, Way]:

@@ -40,13 +40,14 @@ class Arm:
     """One way to train: a step is forward, backward and update of its own student on the next batch.
 
     steps: timed ones of a round; warm: those before them that are not, so that nothing that was read ahead
-    while another arm ran counts.
+    while another arm ran counts. half: whether it computes in bfloat16 where autocast allows it.
     """
 
     task: Task
     batches: Iterator[Step]
     steps: int
     warm: int
+    half: bool = False
     optimizer: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +56,9 @@ class Arm:
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
-            self.task(next(self.batches).batch)["loss"].backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+                parts = self.task(next(self.batches).batch)
+            parts["loss"].backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
         if next(self.task.parameters()).is_cuda:
