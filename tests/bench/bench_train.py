@@ -10,7 +10,6 @@ DESIGN section 10; frames and batches are as small as two cores need them, sizes
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from student_train.teachers import Teachers
 from student_train.training_rows import training_rows
 from teacher_dump.teachers import clip4clip, ts2net, xclip
 from tests.bench import report
+from tests.bench.bench_side import resident_mb
 from tests.bench.report import Bar
 from tests.bench.train_arms import CACHED, CPU, MANY, RESIDENT, UNTAUGHT, Arm, Ground, Measured, Way
 from tests.bench.train_data import clip_4_clip, feature_cache, frame_cache, layer_cache, x_clip
@@ -151,7 +151,8 @@ def peak(part: str, way: str, folder: Path) -> None:
     ground, _, taught = GROUNDS[part](folder)
     arm = ground.resident(taught) if way == "resident" else ground.cached(taught)
     arm.run(PEAK_STEPS)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    # Not getrusage: its maximum outlives exec, and so would be that of the process which started this one.
+    print(resident_mb("VmHWM"))
 
 
 def feed(folder: Path, rounds: int) -> Result:

@@ -31,7 +31,7 @@ from tests.live_teaching import LiveStream, LiveTeacher
 
 CPU = torch.device("cpu")
 MANY = 1 << 20
-RESIDENT_BATCHES = 2
+RESIDENT_BATCHES = 4
 UNTAUGHT, RESIDENT, CACHED = "(a) untaught, resident", "(a') taught, resident", "(b) taught, cached"
 
 

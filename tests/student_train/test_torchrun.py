@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,23 +105,30 @@ def trained_alone(cache: Path, folder: Path) -> list[dict]:
 SMALL = ("-m", "tests.student_train.small_training")
 
 
-def test_after_a_sigkill_two_processes_go_on_with_the_batches_that_remain(
-    learnable_path: Path, tmp_path: Path, undisturbed: list[dict]
-) -> None:
-    words = (*SMALL, str(learnable_path), str(tmp_path), "--every", "2")
-    status, _, err = finish(begin(*words, "--kill-at", "6"))
+@pytest.fixture(scope="module")
+def killed(learnable_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left whose first was killed with the numbers of step 6."""
+    folder = tmp_path_factory.mktemp("killed")
+    status, _, err = finish(begin(*SMALL, str(learnable_path), str(folder), "--every", "2", "--kill-at", "6"))
     assert status != 0
     assert "SIGKILL" in err
-    assert finish(begin(*words))[0] == 0
-    assert_same_course(lines(tmp_path / "log.jsonl"), undisturbed)
+    assert Checkpoints(folder / "checkpoints").step() == 6
+    return folder
+
+
+def test_after_a_sigkill_two_processes_go_on_with_the_batches_that_remain(
+    learnable_path: Path, killed: Path, tmp_path: Path, undisturbed: list[dict]
+) -> None:
+    folder = shutil.copytree(killed, tmp_path / "run")
+    assert finish(begin(*SMALL, str(learnable_path), str(folder)))[0] == 0
+    assert_same_course(lines(folder / "log.jsonl"), undisturbed)
 
 
 def test_one_process_goes_on_where_two_were_killed(
-    learnable_path: Path, tmp_path: Path, undisturbed: list[dict]
+    learnable_path: Path, killed: Path, tmp_path: Path, undisturbed: list[dict]
 ) -> None:
-    finish(begin(*SMALL, str(learnable_path), str(tmp_path), "--every", "2", "--kill-at", "6"))
-    assert Checkpoints(tmp_path / "checkpoints").step() == 6
-    assert_same_course(trained_alone(learnable_path, tmp_path), undisturbed)
+    folder = shutil.copytree(killed, tmp_path / "run")
+    assert_same_course(trained_alone(learnable_path, folder), undisturbed)
 
 
 def test_two_processes_go_on_where_one_was_killed(
