@@ -35,6 +35,10 @@ class DamagedCacheError(CacheError, OSError):
     """Stored bytes are not what was written; the message names the object."""
 
 
+class SignatureError(CacheError, ValueError):
+    """A cache is not signed by those whom the user trusts; the message says by whom it is, if by anybody."""
+
+
 class LockedCacheError(CacheError, RuntimeError):
     """Another process is writing this cache."""
 

@@ -26,7 +26,8 @@ from store.parts import group_at, group_of
 from store.untrusted import JSON_VALUES
 
 MANIFEST = "manifest.json"
-REPORTS, CARD = "reports", "README.md"
+REPORTS, SIGNATURES = "reports", "signatures"
+CARD, CROISSANT = "README.md", "croissant.json"
 MOST_OBJECTS = JSON_VALUES // 5
 
 
@@ -166,5 +167,5 @@ def is_group(path: str) -> bool:
 
 
 def is_outside(path: str) -> bool:
-    """Whether `path` lies outside every digest: reports/ and the card."""
-    return path.split("/")[0] == REPORTS or path == CARD
+    """Whether `path` lies outside every digest: reports/, signatures/ and the card's two files."""
+    return path.split("/")[0] in (REPORTS, SIGNATURES) or path in (CARD, CROISSANT)
