@@ -39,6 +39,10 @@ class SignatureError(CacheError, ValueError):
     """A cache is not signed by those whom the user trusts; the message says by whom it is, if by anybody."""
 
 
+class NotShareableError(CacheError, PermissionError):
+    """The card of a cache says share: no, and nobody said that it may be shared all the same."""
+
+
 class LockedCacheError(CacheError, RuntimeError):
     """Another process is writing this cache."""
 
