@@ -18,7 +18,7 @@ from typing import Any
 
 from store.contents import read_attributes
 from store.durable import canonical_json, read_json, write_file
-from store.errors import CacheError, DamagedCacheError, NotShareableError
+from store.errors import CacheError, NotShareableError
 from store.inputs.samples import NO, NOT_STATED, YES
 from store.manifest import REPORTS
 from store.parts import VIEWS, groups_of
@@ -45,8 +45,12 @@ class Terms:
     share: bool
     reason: str
 
+    @property
+    def share_word(self) -> str:
+        return YES if self.share else NO
+
     def to_dict(self) -> dict[str, Any]:
-        return {"licence": self.licence, "share": YES if self.share else NO, "reason": self.reason}
+        return {"licence": self.licence, "share": self.share_word, "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,11 @@ class Statement:
 
 
 def terms_of(cache: Cache) -> Terms:
-    """The terms of a finished cache; raises DamagedCacheError if reports/sharing.json says nothing usable."""
+    """The terms of a finished cache. What can't be read of them keeps it at home, and says so."""
     stated = _stated(cache.path)
+    if stated is None:
+        reason = f"{STATED} says nothing usable; state it again with: python -m store card"
+        return Terms(str(cache.dataset["licence"]), False, reason)
     licence = stated.licence or str(cache.dataset["licence"])
     share = stated.share or cache.dataset.get("share", "")
     if share:
@@ -106,22 +113,18 @@ def require_shareable(root: Path) -> None:
 
 def state_terms(root: Path, licence: str | None, share: str | None) -> None:
     """Keep what is said of the finished cache at `root`, beside what was said before; None says nothing."""
-    before = _stated(root)
+    before = _stated(root) or Statement()
     told = {"licence": licence or before.licence, "share": share or before.share}
     write_file(root / STATED, canonical_json({key: value for key, value in told.items() if value}))
 
 
-def _stated(root: Path) -> Statement:
+def _stated(root: Path) -> Statement | None:
+    """What reports/sharing.json says; None if that is nothing usable."""
     file = root / STATED
     if not file.is_file():
         return Statement()
     try:
         found = Statement(**known_fields(Statement, read_json(file), STATED))
     except CacheError:
-        found = None
-    if found is None or not found.is_sound:
-        raise DamagedCacheError(
-            f"{STATED} of {root.name} says nothing usable of licence and share; state them again: delete it, "
-            f"then python -m store card {root} --licence ... --share yes"
-        )
-    return found
+        return None
+    return found if found.is_sound else None

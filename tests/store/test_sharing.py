@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import DamagedCacheError, NotShareableError
+from store.errors import NotShareableError
 from store.inputs.datasets import dataset_names, find_dataset
 from store.inputs.datasets.base import Published
 from store.inputs.samples import DatasetCard
@@ -60,8 +60,10 @@ def test_a_statement_nobody_can_read_lets_nothing_out(cache):
     for content in ("{", '{"share": "maybe"}', '{"share": true}', '{"other": "yes"}', "[]"):
         (cache / STATED).parent.mkdir(exist_ok=True)
         (cache / STATED).write_text(content)
-        with pytest.raises(DamagedCacheError, match="nothing usable of licence and share"):
+        with pytest.raises(NotShareableError, match="says nothing usable"):
             require_shareable(cache)
+    state_terms(cache, None, "yes")
+    require_shareable(cache)
 
 
 @pytest.mark.parametrize(
