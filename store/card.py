@@ -22,7 +22,9 @@ from store.inputs.protocol import RECOGNITION
 from store.made import MADE, Made
 from store.manifest import CARD, CROISSANT
 from store.markdown import escaped, fenced, shell, table, yaml_string
+from store.retrieval_metrics import METRICS, RECOGNITION_METRICS
 from store.teacher_report import REPORT
+from store.untrusted import is_of
 
 TASKS = {True: ("video-classification", "feature-extraction"), False: ("feature-extraction",)}
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -211,8 +213,8 @@ def _metric_rows(splits: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             continue
         ways = {way: metrics for way, metrics in told.items() if isinstance(metrics, dict)}
         for way, metrics in (ways or {"recognition": told}).items():
-            numbers = ((key, value) for key, value in metrics.items() if key != "left_out")
-            words = (f"{key} {value:.1f}" for key, value in numbers if isinstance(value, int | float))
+            names = (name for name in (*METRICS, *RECOGNITION_METRICS) if is_of(metrics.get(name), float))
+            words = (f"{name} {metrics[name]:.1f}" for name in names)
             yield split, str(way).replace("_", " "), ", ".join(words)
 
 
@@ -237,7 +239,7 @@ def _use(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _python(found: Mapping[str, Any]) -> Iterator[str]:
-    """How the first rows are read: of a split, or where none has texts, of its videos."""
+    """How the first rows are read: of a split's texts and their videos, or of its videos and all classes."""
     splits, teachers = found["dataset"]["splits"], found["teachers"]
     split = "train" if "train" in splits else next(iter(splits), None)
     name = next(iter(teachers), None)
@@ -246,6 +248,7 @@ def _python(found: Mapping[str, Any]) -> Iterator[str]:
     has_texts = splits[split]["texts"] > 0
     axes = ("V", "T") if has_texts else ("V",)
     signals = [signal for signal, told in teachers[name]["signals"].items() if told["axes"][0] in axes]
+    yield from () if has_texts else ("import numpy as np", "")
     yield "from store.reader import open_cache"
     yield ""
     yield 'cache = open_cache("CACHE")'
@@ -255,10 +258,10 @@ def _python(found: Mapping[str, Any]) -> Iterator[str]:
         yield "texts = texts[teacher.text_usable[texts] & teacher.video_usable[cache.text_video[texts]]][:64]"
         yield "videos = cache.text_video[texts]"
     else:
-        yield f"videos = cache.split({json.dumps(split)}).video"
+        yield f"videos = cache.split({json.dumps(split)}).video  # rows; cache.video_ids[row] is one"
         yield "videos = videos[teacher.video_usable[videos]][:64]"
-        yield "texts = videos[:0]"
+        yield "texts = np.flatnonzero((cache.text_video < 0) & teacher.text_usable)  # the class names"
     if signals:
         yield f"batch = teacher.batch({json.dumps(signals[:2])}, videos, texts)  # arrays as stored"
-    if has_texts and teachers[name]["pair_scores"] != "none":
-        yield "scores, known = teacher.pair_scores(videos, texts)  # [64, 64] logits, and which there are"
+    if teachers[name]["pair_scores"] != "none":
+        yield "scores, known = teacher.pair_scores(videos, texts)  # [V, T] logits, and which there are"

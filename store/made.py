@@ -1,4 +1,4 @@
-"""How the labels of a teacher were made: with which options, from which published weights.
+"""How the labels of a teacher were made: with which options, from which weights. Reports by teacher, merged.
 
 It lies in reports/made.json, outside every digest, and holds what anybody may know: no path, host or user.
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from store.durable import canonical_json, read_json, write_file
-from store.errors import CacheError
+from store.errors import CacheError, DamagedCacheError
 from store.manifest import REPORTS
+from store.untrusted import parse_json
 
 MADE = "made"
 MOST_COMMANDS = 100
@@ -78,3 +79,25 @@ def _teachers(root: Path) -> dict[str, Any]:
     except (CacheError, KeyError, TypeError):
         found = {}
     return found if isinstance(found, dict) else {}
+
+
+def merge_reports(root: Path, name: str, theirs: bytes) -> None:
+    """Add to the report reports/`name` of the cache at `root` what `theirs` tells of other teachers.
+
+    theirs: the content of another copy's report of that name, {"teachers": {<teacher>: ...}}. What is told
+    here of a teacher stays. Raises DamagedCacheError for what is no such report.
+    """
+    path = root / REPORTS / name
+    told = _told_in(theirs, name)
+    own = _told_in(path.read_bytes(), name) if path.is_file() else {}
+    write_file(path, canonical_json({"teachers": {**told, **own}}))
+
+
+def _told_in(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        found = parse_json(content)["teachers"]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedCacheError(f"{REPORTS}/{name} is no report by teacher; delete it, it is only a report")
+    return found

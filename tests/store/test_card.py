@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from store.card import card_files, size_category, write_card
 from store.cli import run_cli
 from store.croissant import CONFORMS_TO, CONTEXT
 from store.durable import canonical_json, write_file
-from store.errors import IncompleteCacheError
+from store.errors import DamagedCacheError, IncompleteCacheError
 from store.info import gather
-from store.inputs.samples import DatasetCard, Samples
-from store.made import Made, read_made, record_made
+from store.inputs.protocol import RECOGNITION
+from store.inputs.samples import CLASS, DatasetCard, Samples, Split, Text
+from store.made import Made, merge_reports, read_made, record_made
 from store.manifest import CARD, CROISSANT
 from store.markdown import escaped, shell, yaml_string
 from store.reader import open_cache
@@ -64,6 +66,15 @@ def cache(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "c.zarr"))
 
 
+def run_python_of(text: str, root: Path) -> dict[str, Any]:
+    """What the names of the card's Python stand for after it ran over the cache at `root`."""
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(code[1].replace('"CACHE"', repr(str(root))), names)
+    return names
+
+
 def front_matter(text: str) -> dict[str, object]:
     _, head, _ = text.split("---\n", 2)
     return dict(yaml.safe_load(head))
@@ -91,14 +102,21 @@ def test_people_read_what_it_is_what_it_holds_and_how_it_was_made(cache):
 
 
 def test_the_python_of_the_card_runs(cache):
-    code = re.search(r"```python\n(.*?)```", (cache / CARD).read_text(), re.DOTALL)
-    assert code is not None
-    names: dict[str, object] = {}
-    exec(code[1].replace('"CACHE"', repr(str(cache))), names)
+    names = run_python_of((cache / CARD).read_text(), cache)
     assert isinstance(names["batch"], dict)
-    known = names["known"]
-    assert isinstance(known, np.ndarray)
-    assert known.any()
+    assert names["known"].all()
+
+
+def test_the_python_of_the_card_of_a_dataset_of_classes_runs(tmp_path):
+    videos = tuple(replace(video, label=row % 2) for row, video in enumerate(synthetic_samples(6).videos))
+    classes = (Text("a red thing", -1, CLASS), Text("a blue thing", -1, CLASS))
+    splits = {"train": Split(np.arange(4), np.arange(0)), "test": Split(np.arange(4, 6), np.arange(0))}
+    card = DatasetCard("classes", "CC0-1.0", "none")
+    samples = Samples("classes", card, videos, classes, splits, RECOGNITION, prompts=("{}",))
+    root = write_synthetic_cache(tmp_path / "c.zarr", samples, signals=SIGNALS[:3], failed=frozenset({0}))
+    text = card_files(root)[CARD]
+    assert front_matter(text)["task_categories"] == ["video-classification", "feature-extraction"]
+    assert run_python_of(text, root)["scores"].shape == (3, 2)
 
 
 def test_the_commands_of_the_card_are_commands(cache):
@@ -154,9 +172,9 @@ def test_writing_the_card_changes_no_digest_and_bothers_nobody(cache):
 
 
 def test_a_card_that_says_the_same_is_not_written_again(cache):
-    before = {name: (cache / name).stat() for name in (CARD, CROISSANT)}
+    before = [(cache / name).stat().st_mtime_ns for name in (CARD, CROISSANT)]
     write_card(cache)
-    assert {name: (cache / name).stat() for name in before} == before
+    assert [(cache / name).stat().st_mtime_ns for name in (CARD, CROISSANT)] == before
 
 
 def test_the_day_it_was_first_written_stays(cache):
@@ -243,6 +261,17 @@ def test_a_report_of_how_it_was_made_may_say_anything(cache, told):
     write_file(cache / "reports" / "made.json", canonical_json({"teachers": {"synthetic": told}}))
     assert read_made(cache, "synthetic").model == ""
     write_card(cache)
+
+
+def test_reports_of_two_copies_are_merged_by_teacher(tmp_path):
+    record_made(tmp_path, "mine", MADE)
+    theirs = canonical_json({"teachers": {"mine": {"model": "theirs"}, "other": {"model": "CLIP"}}})
+    merge_reports(tmp_path, "made.json", theirs)
+    assert read_made(tmp_path, "mine") == MADE
+    assert read_made(tmp_path, "other").model == "CLIP"
+    for content in (b"", b"[]", b'{"teachers": 3}', b"{}"):
+        with pytest.raises(DamagedCacheError, match="no report by teacher"):
+            merge_reports(tmp_path, "made.json", content)
 
 
 def test_sizes_are_the_hubs_words():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +25,14 @@ SHARED_BY_DEFAULT = {
 """Those whose annotations have a licence that allows to pass on what is derived from them."""
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic_cache(tmp_path_factory.mktemp("sharing") / "synthetic.zarr")
+
+
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return write_synthetic_cache(tmp_path / "synthetic.zarr")
+def cache(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "synthetic.zarr"))
 
 
 def test_a_licence_that_allows_it_lets_a_cache_be_shared(cache):
