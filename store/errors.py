@@ -43,6 +43,10 @@ class NotShareableError(CacheError, PermissionError):
     """The card of a cache says share: no, and nobody said that it may be shared all the same."""
 
 
+class RemoteError(CacheError, OSError):
+    """Another machine did not give or take an object; the message names both and says what to do."""
+
+
 class LockedCacheError(CacheError, RuntimeError):
     """Another process is writing this cache."""
 

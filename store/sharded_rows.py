@@ -18,10 +18,13 @@ import numpy as np
 from store.durable import read_json
 from store.errors import DamagedCacheError, InputError
 from store.open_shards import OpenShard, OpenShards
+from store.partial import Partial
 from store.shards import CRC_BYTES, DTYPES, FILL, RowsArray, crc32c, row_offsets
 
 SMALL_ROW_BYTES = 1 << 16
 SCRATCH_BYTES = 1 << 20
+LEFT_OUT = -2
+"""In place of the offset of a row whose shard a partial copy left out; -1: the row was never written."""
 
 
 class ShardedRows:
@@ -44,8 +47,12 @@ class ShardedRows:
         keys = [self.array.shard_path(number) for number in range(self.array.shard_count)]
         self._shards = OpenShards([folder / key for key in keys], [f"{array_path}/{key}" for key in keys])
         self._offsets = np.full(self.array.shape[0], -1, dtype=np.int64)
-        for number in range(self.array.shard_count):
-            self._read_index(self._shards[number], number)
+        self._partial = Partial.read(root)
+        for number, key in enumerate(keys):
+            if self._partial.has(f"{array_path}/{key}"):
+                self._read_index(self._shards[number], number)
+            else:
+                self._offsets[number * self._shard_rows : (number + 1) * self._shard_rows] = LEFT_OUT
         self._checked = np.zeros(self.array.shape[0], dtype=bool)
         self._loaded: np.ndarray | None = None
 
@@ -133,6 +140,9 @@ class ShardedRows:
         """The row numbers, checked, and where in its shard each of them begins: int64 [N]."""
         rows = row_numbers(rows, self.array.shape[0], f"{self.path} has no row")
         offsets = self._offsets[rows]
+        if (offsets == LEFT_OUT).any():
+            row = rows[np.argmax(offsets == LEFT_OUT)]
+            raise self._partial.missing(f"row {row} of {self.path}", "with the --split that it is in")
         if (offsets < 0).any():
             raise InputError(
                 f"{self.path} has no row {rows[np.argmin(offsets)]}: its video did not decode; "
