@@ -14,7 +14,7 @@ from store.manifest import MANIFEST, Manifest
 from store.reader import open_cache
 from store.remote import states
 from store.remote.pull import pull
-from store.remote.push import push
+from store.remote.push import Terms, push
 from store.remote.selection import Wanted
 from store.verify import verify
 from tests.store.remote.conftest import add_teacher, at
@@ -129,7 +129,7 @@ def test_a_group_that_another_is_pushing_is_refused_until_forced(cache, place):
     assert endpoint.create(f"teachers/synthetic/{MANIFEST}", b"another's")
     with pytest.raises(IdentityError, match=r"never finished \(then say --force\)"):
         push(cache, at(place))
-    push(cache, at(place), force=True)
+    push(cache, at(place), Terms(force=True))
     assert at(place).manifest().digest == open_cache(cache).digest
 
 
@@ -142,13 +142,13 @@ def test_another_dataset_is_refused(cache, place, tmp_path):
 
 
 def test_a_tag_names_its_state_and_moves_only_by_force(cache, place, tmp_path):
-    first = push(cache, at(place), tag="v1")
+    first = push(cache, at(place), Terms(tag="v1"))
     add_teacher(cache, "second")
     with pytest.raises(IdentityError, match="tags do not move"):
-        push(cache, at(place), tag="v1")
+        push(cache, at(place), Terms(tag="v1"))
     assert "teachers/second" not in at(place).manifest().groups  # refused before anything was sent
     assert at(f"{place}@v1").manifest().digest == first.digest
-    second = push(cache, at(place), tag="v1", force=True)
+    second = push(cache, at(place), Terms(tag="v1", force=True))
     assert at(f"{place}@v1").manifest().digest == second.digest
     with pytest.raises(UnknownNameError, match="no tag 'v2'"):
         at(f"{place}@v2").manifest()
