@@ -72,9 +72,9 @@ def pull(
     """Bring the state that `remote`'s location names, or what is `wanted` of it, to `destination`.
 
     trusted: keys of which one has to have signed that state, see `store.signing`; SignatureError if none has,
-    before anything of it is brought. Raises MissingFileError, UnknownNameError, IdentityError if `destination`
-    holds another cache, InputError if something else lies there or the disk is too small, DamagedCacheError,
-    RemoteError, LockedCacheError.
+    before anything of it is brought. Raises MissingFileError, UnknownNameError, IdentityError if
+    `destination` holds another cache, InputError if something else lies there or the disk is too small,
+    DamagedCacheError, RemoteError, LockedCacheError.
     """
     manifest = remote.manifest()
     signature = b"" if trusted is None else _signature(remote, manifest.digest)

@@ -40,7 +40,7 @@ def patiently(url: str) -> Remote:
 
 
 def restart_at(server: servers.Served, requests: int, monkeypatch, endpoint: type, method: str) -> list[int]:
-    """Kill the server when `method` is called for the `requests`-th time, and start it again a little later."""
+    """Kill the server when `method` is called for the `requests`-th time; start it again a little later."""
     real = getattr(endpoint, method)
     asked: list[int] = []
     counting = threading.Lock()
@@ -149,7 +149,7 @@ def test_a_host_that_is_not_known_is_refused(sftp, ssh, monkeypatch, tmp_path, c
     known = (home / ".ssh" / "known_hosts").read_text()
     (home / ".ssh" / "known_hosts").write_text("")
     try:
-        with pytest.raises(RemoteError, match="permission denied .*known_hosts.* ssh there once"):
+        with pytest.raises(RemoteError, match=r"permission denied .*known_hosts.* ssh there once"):
             push(cache, at(f"{sftp}/team.zarr"))
     finally:
         (home / ".ssh" / "known_hosts").write_text(known)
