@@ -30,6 +30,7 @@ from store.untrusted import require_plain_tree
 CARD_FILES = (CARD, CROISSANT, STATED)
 """What lies outside every digest and goes along: what a person reads, and whether it may be passed on."""
 CARD_BYTES = 1 << 20
+MOST_GROUPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,6 @@ def _plan(remote: Remote, manifest: Manifest, root: Path, wanted: Wanted, there:
     lacks = left_out(root, manifest, manifests, wanted)
     partial = Partial.of("", lacks)
     listed = [record for found in manifests.values() for record in found.objects]
-    if len(listed) > MOST_OBJECTS:
-        raise DamagedCacheError(f"{remote.location}: lists {len(listed):,} objects, over {MOST_OBJECTS:,}")
     records = tuple(record for record in listed if partial.has(record.path))
     total = sum(record.bytes for record in records)
     whole = sum(record.bytes for record in listed)
@@ -155,10 +154,17 @@ def _bring_manifests(
     remote: Remote, manifest: Manifest, groups: Iterable[str], root: Path
 ) -> dict[str, Manifest]:
     found: dict[str, Manifest] = {}
+    if len(manifest.groups) > MOST_GROUPS:
+        raise DamagedCacheError(
+            f"{remote.location}: names {len(manifest.groups):,} groups, over {MOST_GROUPS:,}"
+        )
 
     def bring(group: str) -> None:
-        found[group] = remote.group_manifest(group, manifest.groups[group])
-        write_file(root / group / MANIFEST, canonical_json(found[group].to_dict()))
+        came = remote.group_manifest(group, manifest.groups[group])
+        if sum(len(other.objects) for other in list(found.values())) + len(came.objects) > MOST_OBJECTS:
+            raise DamagedCacheError(f"{remote.location}: lists over {MOST_OBJECTS:,} objects; not a cache")
+        found[group] = came
+        write_file(root / group / MANIFEST, canonical_json(came.to_dict()))
 
     in_threads(bring, groups, remote.stop)
     return found

@@ -260,6 +260,7 @@ class _Push:
             new = self._new_groups(before)
             if before is not None and not new:
                 latest = before.manifest
+                self.ask(MANIFEST, lambda b=before: states.show_latest(self.endpoint, b))
                 break
             latest = self.manifest
             if before is not None:

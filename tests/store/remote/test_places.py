@@ -188,6 +188,27 @@ def test_a_push_cut_short_is_no_cache_and_goes_on_where_it_ended(cache, place, t
     assert same_files(cache, tmp_path / "copy.zarr")
 
 
+def test_a_push_killed_between_the_new_state_and_its_copy_is_healed_by_the_next(cache, tmp_path, monkeypatch):
+    place = str(tmp_path / "shared.zarr")
+    push(cache, at(place))
+    endpoint = type(at(place).endpoint)
+    overwrite = endpoint.overwrite
+
+    def dying(self, path, content):
+        if path == MANIFEST:
+            raise KeyboardInterrupt
+        overwrite(self, path, content)
+
+    monkeypatch.setattr(endpoint, "overwrite", dying)
+    with pytest.raises(KeyboardInterrupt):
+        push(add_teacher(cache, "second"), at(place))
+    assert at(place).manifest().digest == open_cache(cache).digest  # readers of ours see it
+    assert open_cache(place).teacher_names == ["synthetic"]
+    monkeypatch.setattr(endpoint, "overwrite", overwrite)
+    push(cache, at(place))
+    assert open_cache(place).teacher_names == ["second", "synthetic"]
+
+
 def test_of_many_who_create_one_object_one_wins(place):
     won = []
     endpoints = [at(place).endpoint for _ in range(6)]

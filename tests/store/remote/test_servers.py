@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +20,7 @@ from store.remote.push import push
 from store.remote.selection import Wanted
 from store.remote.source import Remote, open_remote
 from store.verify import verify
+from tests.conftest import ROOT
 from tests.store.remote import servers
 from tests.store.remote.conftest import add_teacher, at
 
@@ -128,6 +131,38 @@ def test_sshd_killed_in_the_middle_of_a_push_and_back_again(cache, tmp_path, mon
         assert not list((tmp_path / "served").rglob("writer.lock"))
     finally:
         server.stop()
+
+
+def test_a_pull_that_is_killed_goes_on_where_it_ended(cache, tmp_path):
+    push(cache, at(str(tmp_path / "www" / "team.zarr")))
+
+    def slow(handler) -> bool:
+        time.sleep(0.05)
+        return False
+
+    with servers.faulty_server(tmp_path / "www", slow) as server:
+        command = [
+            sys.executable,
+            "-m",
+            "store",
+            "pull",
+            f"{server.url}/team.zarr",
+            str(tmp_path / "copy.zarr"),
+        ]
+        killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(server.asked) < 70:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+        assert not (tmp_path / "copy.zarr").exists()
+        had = {path for path in (tmp_path / "copy.zarr.partial").rglob("c/*") if path.is_file()}
+        server.asked.clear()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        again = {path.removeprefix("/team.zarr/") for path in server.asked}
+    assert had
+    assert not again & {path.relative_to(tmp_path / "copy.zarr.partial").as_posix() for path in had}
+    assert verify(tmp_path / "copy.zarr").count == 0
 
 
 def _with_its_connections(stop):
