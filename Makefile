@@ -53,7 +53,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-pairs bench-train lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-estimate bench-pairs bench-train lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -126,6 +126,9 @@ bench-encodings: $(READY) ## what a side network of the demo loses if its layers
 
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)
+
+bench-estimate: $(READY)  ## what the estimate of the demo's dump says, in seconds and bytes, against that dump
+	@$(PY) -m tests.bench.bench_estimate --data "$(DATA)" $(ARGS)
 
 bench-pairs: $(READY)     ## what scoring pairs costs as texts or videos double
 	@$(PY) -m tests.bench.bench_pairs $(ARGS)
