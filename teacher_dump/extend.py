@@ -80,10 +80,15 @@ def _appended(
 ) -> tuple[SignalSpec, ...]:
     """What the teacher stores of its first rows and not of those of a segment.
 
-    Scores of a batch plan, and the best K of all rows, are of the rows that they were made from.
+    Scores of a batch plan, and the best K of all rows, are of the rows that they were made from; what is of
+    the teacher itself is there already.
     """
     first = whole_plan(writer.root, found_parts(writer.root, teacher, 0))
-    carried = [spec for spec in first.signals if spec.name not in there and not _is_of_all_rows(spec)]
+    carried = [
+        spec
+        for spec in first.signals
+        if spec.name not in there and not _is_of_all_rows(spec) and not spec.is_of_teacher
+    ]
     for spec in carried:
         if emitted.get(spec.name) != spec:
             told = "is not emitted now" if spec.name not in emitted else "is stored another way"
