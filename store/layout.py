@@ -101,6 +101,8 @@ class TableCounts:
 
     def rows_of(self, spec: SignalSpec) -> int:
         """Length of the signal's row axis; raises InputError if its plan is not known."""
+        if spec.is_of_teacher:
+            return spec.sizes[spec.row_axis]
         if spec.row_axis != "S":
             return self.videos if spec.row_axis == "V" else self.texts
         plan = plan_of(spec.name) or ""
