@@ -1,0 +1,249 @@
+"""A remote cache as a folder on this machine: tables whole, shards block by block as they are read.
+
+Whole objects (metadata, tables, what was fitted to a signal) are held to size and sha256 before they appear.
+Of shards, a reader checks the crc32c of the index and of every row, and as soon as all blocks of a shard are
+here its sha256 is held to the manifest too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from store.durable import ObjectRecord, read_json, write_file
+from store.errors import DamagedCacheError
+from store.manifest import MANIFEST, Manifest
+from store.open_shards import register_source
+from store.parts import PLANS, TABLES, groups_of
+from store.remote.block_table import BlockTable, Wanted
+from store.remote.chunk_cache import WHOLE, ChunkCache
+from store.remote.chunk_room import ChunkCacheError
+from store.remote.streamed_shards import StreamedShards
+from store.shards import RowsArray
+
+FETCHING_THREADS = 16
+BLOCKS_AT_ONCE = 8
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.001, 0.1
+
+
+class RemoteObjects(Protocol):
+    """The objects of one remote cache. Every call tries again, and in the end names the object."""
+
+    url: str
+    """Where they are, without credentials."""
+
+    def read(self, path: str, size: int | None = None) -> bytes:
+        """The object at `path`, of at most `size` bytes if that is told."""
+
+    def read_range(self, path: str, begin: int, end: int) -> bytes:
+        """The bytes [begin, end) of the object; raises DamagedCacheError if it is another one by now."""
+
+    def pin(self, paths: Sequence[str]) -> None:
+        """From now on, `read_range` is of these objects as they are now."""
+
+
+class Mirror:
+    """The cache of `manifest`, whose objects `remote` has, as the folder `root`. Use `Mirror.at`.
+
+    Any number of threads and processes may read at once.
+    """
+
+    _open: ClassVar[weakref.WeakValueDictionary[Path, Mirror]] = weakref.WeakValueDictionary()
+    _opening: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, root: Path, chunks: ChunkCache, remote: RemoteObjects, manifest: Manifest) -> None:
+        self.root = root
+        self.chunks = chunks
+        self.url = remote.url
+        self._remote = remote
+        self._manifest = manifest
+        self._shards: dict[str, ObjectRecord] = {}
+        self._groups: set[str] = set()
+        self._fetching_group = threading.RLock()
+        self._pool = ThreadPoolExecutor(FETCHING_THREADS, thread_name_prefix="remote-cache")
+        root.mkdir(parents=True, exist_ok=True)
+        register_source(root, self)
+
+    @classmethod
+    def at(cls, chunks: ChunkCache, remote: RemoteObjects, manifest: Manifest, name: str) -> Mirror:
+        """The mirror of that state of the cache, one a process and chunk cache."""
+        root = chunks.folder / "caches" / manifest.digest / name
+        with cls._opening:
+            found = cls._open.get(root)
+            if found is None:
+                found = cls._open[root] = cls(root, chunks, remote, manifest)
+            return found
+
+    def fetch_start(self) -> None:
+        """Let all be here that opening the cache reads: tables, those of appended rows, batch plans."""
+        kinds = (TABLES, PLANS)
+        for group in ("", *(group.path for kind in kinds for group in groups_of(self._manifest.groups, kind))):
+            self.fetch_group(group)
+
+    def fetch_group(self, group: str) -> None:
+        """Let the objects of a group ("" for the first tables) be here: shards still without their blocks."""
+        with self._fetching_group:
+            if group in self._groups:
+                return
+            manifest = self._manifest if group == "" else self._group_manifest(group)
+            metadata = [record for record in manifest.objects if record.path.endswith("zarr.json")]
+            others = [record for record in manifest.objects if not record.path.endswith("zarr.json")]
+            self._keep(metadata)
+            sharded = set(self._sharded(metadata))
+            shards = [record for record in others if record.path.split("/c/")[0] in sharded]
+            self._keep(record for record in others if record.path.split("/c/")[0] not in sharded)
+            for record in shards:
+                self._link(self.chunks.make_partial(record), record.path)
+            self._shards |= {record.path: record for record in shards}
+            if group == "" and not (self.root / MANIFEST).exists():
+                manifest.write(self.root)
+            self._groups.add(group)
+
+    def _group_manifest(self, group: str) -> Manifest:
+        """The manifest of a group, held to the digest that the root's tells, and written here."""
+        path = f"{group}/{MANIFEST}"
+        file = self.root / path
+        if not file.exists():
+            write_file(file, self._remote.read(path))
+        try:
+            return Manifest.read(self.root, group, self._manifest.groups[group])
+        except DamagedCacheError as error:
+            file.unlink()
+            raise DamagedCacheError(
+                f"{path} of {self.url} is not the one that {MANIFEST} names ({error}); if it was replaced "
+                "just now, open the cache again"
+            ) from None
+
+    def _keep(self, records: Iterable[ObjectRecord]) -> None:
+        lacking = [record for record in records if not (self.root / record.path).exists()]
+        for _ in self._pool.map(self._keep_one, lacking):
+            pass
+
+    def _keep_one(self, record: ObjectRecord) -> None:
+        path = self.chunks.objects / record.sha256
+        if not path.exists():
+            content = self._remote.read(record.path, record.bytes)
+            if len(content) != record.bytes or hashlib.sha256(content).hexdigest() != record.sha256:
+                raise DamagedCacheError(
+                    f"{record.path} of {self.url} is not what {MANIFEST} names: its size or sha256 is another; "
+                    "it was changed or damaged there"
+                )
+            path = self.chunks.keep_whole(record.sha256, content)
+        self._link(path, record.path)
+
+    def _link(self, source: Path, path: str) -> None:
+        target = self.root / path
+        try:
+            if target.exists():
+                if target.samefile(source):
+                    return
+                target.unlink(missing_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, target)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise self.chunks.refused(error) from None
+
+    def _sharded(self, metadata: Iterable[ObjectRecord]) -> Iterator[str]:
+        """Paths of the arrays that lie in shards."""
+        for record in metadata:
+            document = read_json(self.root / record.path)
+            if isinstance(document, dict) and document.get("node_type") == "array":
+                path = record.path.removesuffix("/zarr.json")
+                if RowsArray.from_zarr_json(document, path).shard_rows is not None:
+                    yield path
+
+    def open_shards(self, array_path: str, keys: Sequence[str]) -> StreamedShards:
+        """The shards `keys` of an array; raises DamagedCacheError for one that no manifest names."""
+        paths = [f"{array_path}/{key}" for key in keys]
+        for path in paths:
+            if path not in self._shards:
+                raise DamagedCacheError(f"{path} is in no manifest of {self.url}; pull the cache again")
+        self._remote.pin(paths)
+        return StreamedShards(self, [self._shards[path] for path in paths])
+
+    def fetch(self, wanted: Sequence[Wanted]) -> None:
+        """Return once all blocks that are wanted are here; each is fetched by one process only.
+
+        Raises what `RemoteObjects.read_range` raises, and ChunkCacheError where they do not fit.
+        """
+        size = sum(int(some.table.sizes(some.blocks).sum()) for some in wanted)
+        if size > self.chunks.bound:
+            raise ChunkCacheError(
+                f"the chunk cache of {self.chunks.bound:,} bytes is too small for {size:,} bytes that one batch "
+                f"reads of {wanted[0].record.path.split('/c/')[0]}; raise --chunk-cache-size"
+            )
+        stamp, wait_s = self.chunks.tick(), FIRST_WAIT_S
+        for some in wanted:
+            some.table.stamp[some.blocks] = stamp
+        while any(len(some.lacking) for some in wanted):
+            jobs = [(some, run) for some in wanted for run in _runs(self._claim(some))]
+            if jobs:
+                self._fetch_all(jobs)
+            else:
+                time.sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _claim(self, wanted: Wanted) -> list[int]:
+        """Those of the lacking blocks that nobody else is fetching."""
+        sha256 = wanted.record.sha256
+        claimed = [block for block in wanted.lacking.tolist() if self.chunks.claim(sha256, block)]
+        for block in claimed:
+            if wanted.table.present[block]:
+                self.chunks.release(sha256, block)
+        return [block for block in claimed if not wanted.table.present[block]]
+
+    def _fetch_all(self, jobs: Sequence[tuple[Wanted, range]]) -> None:
+        running = [self._pool.submit(self._fetch_run, some, run) for some, run in jobs]
+        wait(running)
+        for done in running:
+            done.result()
+
+    def _fetch_run(self, wanted: Wanted, blocks: range) -> None:
+        record, table = wanted.record, wanted.table
+        try:
+            begin, end = blocks.start * table.block_bytes, min(blocks.stop * table.block_bytes, table.bytes)
+            content = self._remote.read_range(record.path, begin, end)
+            self.chunks.write(record.sha256, blocks, content)
+        finally:
+            for block in blocks:
+                self.chunks.release(record.sha256, block)
+        if table.present.all() and not table.proven and self.chunks.claim(record.sha256, WHOLE):
+            try:
+                self._prove(record, table)
+            finally:
+                self.chunks.release(record.sha256, WHOLE)
+
+    def _prove(self, record: ObjectRecord, table: BlockTable) -> None:
+        """Hold a shard, all of which is here, to its sha256; raises DamagedCacheError."""
+        before = self.chunks.evictions
+        with open(self.chunks.objects / record.sha256, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.chunks.evictions != before:
+            return
+        if found != record.sha256:
+            self.chunks.discard(record.sha256, np.arange(table.blocks))
+            raise DamagedCacheError(
+                f"{record.path} of {self.url} is not what {MANIFEST} names: its sha256 is another; it was "
+                "changed there, and what was trained from it is not to be trusted"
+            )
+        table.proven = True
+
+
+def _runs(blocks: Sequence[int]) -> Iterator[range]:
+    """Neighbours among `blocks`, ascending, up to BLOCKS_AT_ONCE together."""
+    start = 0
+    for place in range(1, len(blocks) + 1):
+        if place == len(blocks) or blocks[place] != blocks[place - 1] + 1 or place - start == BLOCKS_AT_ONCE:
+            yield range(blocks[start], blocks[place - 1] + 1)
+            start = place
