@@ -6,6 +6,7 @@
     in-use                      locked, shared, by every process that reads here
     objects/<sha256>            the object; of one with a table, only the blocks that the table says
     objects/<sha256>.blocks     its table, see `store.remote.block_table`
+    objects/<sha256>.version    a digest of where its blocks came from, and of which version
     caches/<digest>/<name>/     a cache as a folder, hard links to objects: equal objects lie here once
 
 The kernel drops the locks of a process that is killed. A block counts once its bytes are synced; giving one
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
 import threading
@@ -27,7 +29,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from store.durable import ObjectRecord
+from store.durable import ObjectRecord, write_file
 from store.remote.block_table import BLOCK_BYTES, BlockTable, make_aside, publish_once
 from store.remote.chunk_room import ChunkCacheError, clear_up, free_bytes, table_path
 
@@ -167,6 +169,21 @@ class ChunkCache:
             aside.unlink(missing_ok=True)
             raise self.refused(error) from None
         return path
+
+    def hold_version(self, sha256: str, place: str, version: str) -> None:
+        """Let all blocks of an object be of this version of it at `place`; others are given up.
+
+        Not where the whole object was proven: then it does not matter whence it came.
+        """
+        told = hashlib.sha256(f"{place}\n{version}".encode()).hexdigest()
+        file = self.objects / f"{sha256}.version"
+        with self._locked():
+            table = self.table(sha256)
+            if file.exists() and file.read_text() == told:
+                return
+            if not table.proven and table.present.any():
+                self._discard([(sha256, table, np.flatnonzero(table.present))])
+            write_file(file, told.encode())
 
     def claim(self, sha256: str, block: int) -> bool:
         """Whether this thread, and no other of any process, may now fetch the block; see `release`.

@@ -73,11 +73,11 @@ def clear_up(folder: Path, bound: int) -> int:
 def _used(objects: Path) -> int:
     """Bytes of the objects that caches link to; the others are dropped, and what is absent is freed."""
     used = 0
-    for path in [path for path in objects.iterdir() if path.suffix != ".blocks"]:
+    for path in [path for path in objects.iterdir() if not path.suffix]:
         status = path.stat()
         if status.st_nlink == 1:
-            path.unlink()
-            table_path(path).unlink(missing_ok=True)
+            for file in objects.glob(f"{path.name}*"):
+                file.unlink()
         elif table_path(path).exists():
             table = BlockTable(table_path(path))
             if status.st_blocks * 512 > table.present_bytes:

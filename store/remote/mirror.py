@@ -19,7 +19,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from store.durable import ObjectRecord, read_json, write_file
+from store.durable import ObjectRecord, read_json
 from store.errors import DamagedCacheError
 from store.manifest import MANIFEST, Manifest
 from store.open_shards import register_source
@@ -27,6 +27,7 @@ from store.parts import PLANS, TABLES, groups_of
 from store.remote.block_table import BlockTable, Wanted
 from store.remote.chunk_cache import WHOLE, ChunkCache
 from store.remote.chunk_room import ChunkCacheError
+from store.remote.protocols.base import Versioned
 from store.remote.streamed_shards import StreamedShards
 from store.shards import RowsArray
 
@@ -36,19 +37,15 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.001, 0.1
 
 
 class RemoteObjects(Protocol):
-    """The objects of one remote cache. Every call tries again, and in the end names the object."""
+    """Where the objects of one cache are, see `store.remote.source.Remote`: its errors name the object."""
 
-    url: str
-    """Where they are, without credentials."""
+    def where(self, path: str) -> str: ...
 
-    def read(self, path: str, size: int | None = None) -> bytes:
-        """The object at `path`, of at most `size` bytes if that is told."""
+    def group_manifest(self, group: str, digest: str) -> Manifest: ...
 
-    def read_range(self, path: str, begin: int, end: int) -> bytes:
-        """The bytes [begin, end) of the object; raises DamagedCacheError if it is another one by now."""
+    def fetch_object(self, record: ObjectRecord) -> bytes: ...
 
-    def pin(self, paths: Sequence[str]) -> None:
-        """From now on, `read_range` is of these objects as they are now."""
+    def fetch_versioned_range(self, record: ObjectRecord, start: int, length: int) -> Versioned: ...
 
 
 class Mirror:
@@ -63,11 +60,13 @@ class Mirror:
     def __init__(self, root: Path, chunks: ChunkCache, remote: RemoteObjects, manifest: Manifest) -> None:
         self.root = root
         self.chunks = chunks
-        self.url = remote.url
+        self.url = remote.where("").removeprefix(" at ")
         self._remote = remote
-        self._manifest = manifest
+        self.manifest = manifest
         self._shards: dict[str, ObjectRecord] = {}
         self._groups: set[str] = set()
+        self._versions: dict[str, str] = {}
+        self._comparing = threading.Lock()
         self._fetching_group = threading.RLock()
         self._pool = ThreadPoolExecutor(FETCHING_THREADS, thread_name_prefix="remote-cache")
         root.mkdir(parents=True, exist_ok=True)
@@ -86,7 +85,7 @@ class Mirror:
     def fetch_start(self) -> None:
         """Let all be here that opening the cache reads: tables, those of appended rows, batch plans."""
         kinds = (TABLES, PLANS)
-        for group in ("", *(group.path for kind in kinds for group in groups_of(self._manifest.groups, kind))):
+        for group in ("", *(group.path for kind in kinds for group in groups_of(self.manifest.groups, kind))):
             self.fetch_group(group)
 
     def fetch_group(self, group: str) -> None:
@@ -94,7 +93,7 @@ class Mirror:
         with self._fetching_group:
             if group in self._groups:
                 return
-            manifest = self._manifest if group == "" else self._group_manifest(group)
+            manifest = self.manifest if group == "" else self._group_manifest(group)
             metadata = [record for record in manifest.objects if record.path.endswith("zarr.json")]
             others = [record for record in manifest.objects if not record.path.endswith("zarr.json")]
             self._keep(metadata)
@@ -110,18 +109,12 @@ class Mirror:
 
     def _group_manifest(self, group: str) -> Manifest:
         """The manifest of a group, held to the digest that the root's tells, and written here."""
-        path = f"{group}/{MANIFEST}"
-        file = self.root / path
-        if not file.exists():
-            write_file(file, self._remote.read(path))
-        try:
-            return Manifest.read(self.root, group, self._manifest.groups[group])
-        except DamagedCacheError as error:
-            file.unlink()
-            raise DamagedCacheError(
-                f"{path} of {self.url} is not the one that {MANIFEST} names ({error}); if it was replaced "
-                "just now, open the cache again"
-            ) from None
+        digest = self.manifest.groups[group]
+        if (self.root / group / MANIFEST).exists():
+            return Manifest.read(self.root, group, digest)
+        found = self._remote.group_manifest(group, digest)
+        found.write(self.root / group)
+        return found
 
     def _keep(self, records: Iterable[ObjectRecord]) -> None:
         lacking = [record for record in records if not (self.root / record.path).exists()]
@@ -131,12 +124,7 @@ class Mirror:
     def _keep_one(self, record: ObjectRecord) -> None:
         path = self.chunks.objects / record.sha256
         if not path.exists():
-            content = self._remote.read(record.path, record.bytes)
-            if len(content) != record.bytes or hashlib.sha256(content).hexdigest() != record.sha256:
-                raise DamagedCacheError(
-                    f"{record.path} of {self.url} is not what {MANIFEST} names: its size or sha256 is another; "
-                    "it was changed or damaged there"
-                )
+            content = self._remote.fetch_object(record)
             path = self.chunks.keep_whole(record.sha256, content)
         self._link(path, record.path)
 
@@ -168,8 +156,7 @@ class Mirror:
         paths = [f"{array_path}/{key}" for key in keys]
         for path in paths:
             if path not in self._shards:
-                raise DamagedCacheError(f"{path} is in no manifest of {self.url}; pull the cache again")
-        self._remote.pin(paths)
+                raise DamagedCacheError(f"{path} is in no manifest of {self.root.name}; pull the cache again")
         return StreamedShards(self, [self._shards[path] for path in paths])
 
     def fetch(self, wanted: Sequence[Wanted]) -> None:
@@ -212,9 +199,11 @@ class Mirror:
     def _fetch_run(self, wanted: Wanted, blocks: range) -> None:
         record, table = wanted.record, wanted.table
         try:
-            begin, end = blocks.start * table.block_bytes, min(blocks.stop * table.block_bytes, table.bytes)
-            content = self._remote.read_range(record.path, begin, end)
-            self.chunks.write(record.sha256, blocks, content)
+            start = blocks.start * table.block_bytes
+            length = min(blocks.stop * table.block_bytes, table.bytes) - start
+            found = self._remote.fetch_versioned_range(record, start, length)
+            self._require_version(record, found.version)
+            self.chunks.write(record.sha256, blocks, found.content)
         finally:
             for block in blocks:
                 self.chunks.release(record.sha256, block)
@@ -223,6 +212,23 @@ class Mirror:
                 self._prove(record, table)
             finally:
                 self.chunks.release(record.sha256, WHOLE)
+
+    def _require_version(self, record: ObjectRecord, version: str) -> None:
+        """Hold all blocks of an object to one version of it on its server.
+
+        Those that an earlier process fetched of another version are given up, unless they were proven. Raises
+        DamagedCacheError if the version changed since this process first read it.
+        """
+        with self._comparing:
+            known = self._versions.get(record.path)
+            if known is None:
+                self.chunks.hold_version(record.sha256, self.url, version)
+            elif known != version:
+                raise DamagedCacheError(
+                    f"{self._remote.where(record.path)}: was replaced on the server while it was read; open the "
+                    "cache again, and if its owner did not replace it by the same, ask what it is now"
+                )
+            self._versions[record.path] = version
 
     def _prove(self, record: ObjectRecord, table: BlockTable) -> None:
         """Hold a shard, all of which is here, to its sha256; raises DamagedCacheError."""
@@ -234,8 +240,8 @@ class Mirror:
         if found != record.sha256:
             self.chunks.discard(record.sha256, np.arange(table.blocks))
             raise DamagedCacheError(
-                f"{record.path} of {self.url} is not what {MANIFEST} names: its sha256 is another; it was "
-                "changed there, and what was trained from it is not to be trusted"
+                f"{self._remote.where(record.path)}: its sha256 is another than its manifest says, now that all "
+                "of it was read; it was changed on the server, and what was trained from it is not to be trusted"
             )
         table.proven = True
 

@@ -54,13 +54,13 @@ def test_a_streamed_cache_reads_as_the_local_one(made, objects, chunks):
 def test_after_the_first_epoch_nothing_is_fetched_again(objects, chunks):
     cache = streamed(objects, chunks)
     first = read_all(cache)
-    fetched = objects.bytes
+    fetched = objects.shard_bytes
     assert fetched
     second = read_all(cache)
-    assert objects.bytes == fetched
+    assert objects.shard_bytes == fetched
     assert max(objects.ranges.values()) == 1
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])
     forget(chunks)
     read_all(streamed(objects, chunks))
-    assert objects.bytes == fetched, "a later process fetches nothing either"
+    assert objects.shard_bytes == fetched, "a later process fetches nothing either"

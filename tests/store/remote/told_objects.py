@@ -4,43 +4,53 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from store.durable import ObjectRecord
 from store.manifest import Manifest
 from store.reader import Cache, open_folder
 from store.remote.chunk_cache import ChunkCache
+from store.remote.location import Location
 from store.remote.mirror import Mirror
+from store.remote.persistence import Patience
+from store.remote.protocols.base import Versioned
+from store.remote.protocols.file import FolderEndpoint
+from store.remote.source import Remote
 
 BLOCK = 512
 
 
-class ToldObjects:
-    """The objects below `root`. ranges: how often each (path, begin, end) was read. before: called first."""
+class ToldObjects(Remote):
+    """The cache in the folder `root`, as if it were far away.
+
+    ranges: how often (path, start, length) was read. before: called ahead of every read. version: of all
+    objects.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.url = "told://team/made.zarr"
+        location = Location.parse(str(root))
+        super().__init__(location, FolderEndpoint(location), Patience(1))
         self.root = root
         self.ranges: Counter[tuple[str, int, int]] = Counter()
         self.before: Callable[[str], None] = lambda path: None
+        self.version = "1"
         self._guard = threading.Lock()
 
-    def read(self, path: str, size: int | None = None) -> bytes:
-        self.before(path)
-        return (self.root / path).read_bytes()
-
-    def read_range(self, path: str, begin: int, end: int) -> bytes:
-        self.before(path)
+    def fetch_versioned_range(self, record: ObjectRecord, start: int, length: int) -> Versioned:
+        self.before(record.path)
         with self._guard:
-            self.ranges[path, begin, end] += 1
-        return (self.root / path).read_bytes()[begin:end]
-
-    def pin(self, paths: Sequence[str]) -> None:
-        pass
+            self.ranges[record.path, start, length] += 1
+        return Versioned(super().fetch_versioned_range(record, start, length).content, self.version)
 
     @property
-    def bytes(self) -> int:
-        return sum(times * (end - begin) for (_, begin, end), times in self.ranges.items())
+    def shard_bytes(self) -> int:
+        """How many bytes of the teacher's shards were read."""
+        return sum(
+            times * length
+            for (path, _, length), times in self.ranges.items()
+            if path.startswith("teachers") and "/c/" in path
+        )
 
 
 def streamed(objects: ToldObjects, folder: Path, bound: int = 1 << 24) -> Cache:
@@ -54,5 +64,8 @@ def streamed(objects: ToldObjects, folder: Path, bound: int = 1 << 24) -> Cache:
 def forget(folder: Path) -> None:
     """As if this process had ended: what it has open of the chunk cache in `folder` is closed."""
     chunks = ChunkCache._open.pop(folder.absolute(), None)
+    for root in list(Mirror._open):
+        if folder.absolute() in root.parents:
+            Mirror._open.pop(root)
     if chunks is not None:
         chunks.close()
