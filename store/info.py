@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from store.cli import add_debug
+from store.cli import add_chunk_cache, add_debug, cache_place
 from store.contents import read_attributes
 from store.durable import read_json
 from store.errors import CacheError, DamagedCacheError
@@ -29,8 +29,8 @@ ERROR_PREFIX = "encoding_"
 METRICS_SHOWN = 12
 
 
-def gather(path: Path) -> dict[str, Any]:
-    """What lies at `path`, in plain JSON:
+def gather(path: Path | str) -> dict[str, Any]:
+    """What lies at `path`, a folder or, as text, a URL, in plain JSON:
 
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete), earlier_digests
       (before something was added, the latest first: such a state can still be opened);
@@ -49,8 +49,10 @@ def gather(path: Path) -> dict[str, Any]:
 
     Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
     """
+    streamed = open_cache(path) if isinstance(path, str) else None
+    path = streamed.path if streamed else Path(path)
     root = read_root(path)
-    cache = open_cache(path) if (path / MANIFEST).is_file() else None
+    cache = streamed or (open_cache(path) if (path / MANIFEST).is_file() else None)
     finished = cache.teacher_names if cache else []
     return {
         "name": path.name,
@@ -304,7 +306,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "info", help="what is inside a cache: signals, shapes, bytes, errors, identity, licence"
     )
-    parser.add_argument("cache", type=Path, help="folder of the cache")
+    parser.add_argument("cache", type=cache_place, help="folder or URL of the cache")
+    add_chunk_cache(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON, for scripts")
     parser.set_defaults(execute=run_info)
     add_debug(parser)

@@ -72,7 +72,7 @@ class OpenShards:
     def read(self, numbers: np.ndarray, offsets: np.ndarray, size: int, copy: Callable[[], None]) -> None:
         """Call `copy`, which reads `size` bytes at each of `offsets` [N] of the shards `numbers` [N].
 
-        An offset below 0 counts from the shard's end. Here all bytes are there, so nothing else is to be done.
+        An offset below 0 counts from the shard's end. Here all bytes are there: nothing else is to be done.
         """
         copy()
 

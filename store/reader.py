@@ -228,9 +228,9 @@ def read_root(path: Path) -> Mapping[str, Any]:
 def open_cache(path: Path | str, digest: str | None = None) -> Cache:
     """Open the complete cache at `path`; with `digest`, as it was when that was its digest.
 
-    path: a folder, or a URL (`s3://bucket/name.zarr`, `...@sha256:<digest>`, `...@tag`), which is streamed: see
-    `store.remote.streaming`. Raises MissingFileError if there is none, IncompleteCacheError if its dump is
-    unfinished, IdentityError for another format or another cache than `digest` names, DamagedCacheError if
+    path: a folder, or a URL (`s3://bucket/name.zarr`, `...@sha256:<digest>`, `...@tag`), which is streamed:
+    see `store.remote.streaming`. Raises MissingFileError if there is none, IncompleteCacheError if its dump
+    is unfinished, IdentityError for another format or another cache than `digest` names, DamagedCacheError if
     tables or manifest changed.
     """
     if is_url(str(path)):

@@ -162,10 +162,11 @@ def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:
     options = f" --layers {','.join(layers)}" if layers else ""
     options += " --keep-pixels jpeg:90" if PIXELS in signals else ""
     known = len(stored) == len(layers) and PAIR_SCORES not in signals
+    folder = cache.path if cache.location is None else "WHERE_YOU_PULLED_IT"
     return (
         f"teacher {teacher!r} in {cache.path.name} stores no {', '.join(signals)}, which the student or a "
         f"loss needs; dump it{'' if known else ', by a teacher that emits it'}: python -m teacher_dump dump "
-        f"--dataset {cache.dataset['name']} --data DATA --cache {cache.path} "
+        f"--dataset {cache.dataset['name']} --data DATA --cache {folder} "
         f"--teacher {teacher if known else 'TEACHER'}{options}"
     )
 

@@ -1,7 +1,7 @@
 """Which blocks of an object are on this machine, as every process that maps the table sees it.
 
-    | magic | bytes of the object | bytes of a block | proven |  present uint8 [blocks]  |  stamp int64 [blocks] |
-      int64   int64                 int64              int64     padded to 8 bytes
+    | magic | object's bytes | a block's bytes | proven | present uint8 [blocks] | stamp int64 [blocks] |
+      int64   int64            int64             int64    padded to 8 bytes
 
 present is set only by who holds the claim of the block, after its bytes were synced, and cleared only under
 the lock of the chunk cache. stamp tells when the block was last read, by the chunk cache's own clock.
@@ -41,7 +41,7 @@ class BlockTable:
 
     @property
     def proven(self) -> bool:
-        """Whether the whole object's sha256 was found to be the manifest's, and nothing was given up since."""
+        """Whether the sha256 of the whole was found to be the manifest's, and no block was given up since."""
         return bool(self._header[3])
 
     @proven.setter

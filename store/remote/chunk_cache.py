@@ -22,10 +22,11 @@ import hashlib
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -38,6 +39,12 @@ EVICTIONS, USED, CLOCK = range(3)
 SPARE_SHARE = 32
 WHOLE = -1
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Reader(Protocol):
+    """Who reads blocks, and stamps those that it used when it is asked to."""
+
+    def tell_used(self) -> None: ...
 
 
 class ChunkCache:
@@ -54,6 +61,7 @@ class ChunkCache:
         self._tables: dict[str, BlockTable] = {}
         self._claimed: set[tuple[str, int]] = set()
         self._guard = threading.RLock()
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         try:
             for made in (self.objects, folder / "caches"):
                 made.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -80,8 +88,8 @@ class ChunkCache:
     def refused(self, error: OSError) -> ChunkCacheError:
         """What to say if the disk of this folder refuses a write."""
         return ChunkCacheError(
-            f"the chunk cache {self.folder} can't be written ({error.strerror}): free some space there, lower "
-            "--chunk-cache-size, or name another folder by --chunk-cache"
+            f"the chunk cache {self.folder} can't be written ({error.strerror}): free some space there, "
+            "lower --chunk-cache-size, or name another folder by --chunk-cache"
         )
 
     def _map_state(self) -> np.ndarray:
@@ -131,6 +139,11 @@ class ChunkCache:
                 yield
             finally:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def add_reader(self, reader: Reader) -> None:
+        """Before blocks are given up, `reader` is asked which it has used."""
+        with self._guard:
+            self._readers.add(reader)
 
     def table(self, sha256: str) -> BlockTable:
         """The table of an object that `make_partial` made."""
@@ -245,8 +258,8 @@ class ChunkCache:
                 self._evict(lacking + self.bound // SPARE_SHARE)
             if self.used + size > self.bound:
                 raise ChunkCacheError(
-                    f"the chunk cache {self.folder} of {self.bound:,} bytes is too small for the cache's tables "
-                    "and what is read at once; raise --chunk-cache-size"
+                    f"the chunk cache {self.folder} of {self.bound:,} bytes is too small for the cache's "
+                    "tables and what is read at once; raise --chunk-cache-size"
                 )
             self._state[USED] += size
 
@@ -259,7 +272,9 @@ class ChunkCache:
             return self._evict(size)
 
     def _evict(self, size: int) -> int:
-        """Give up the blocks that were read longest ago, `size` bytes of them if there are; how many it were."""
+        """Give up the blocks that were read longest ago, up to `size` bytes; how many bytes it were."""
+        for reader in self._readers:
+            reader.tell_used()
         tables = [(path.stem, self.table(path.stem)) for path in self.objects.glob("*.blocks")]
         there = [np.flatnonzero(table.present) for _, table in tables]
         owner = np.repeat(np.arange(len(tables)), [len(blocks) for blocks in there])

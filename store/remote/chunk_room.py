@@ -39,8 +39,10 @@ def free_bytes(path: Path, table: BlockTable, blocks: np.ndarray) -> None:
 def _punch(descriptor: int, path: Path, offset: int, size: int) -> None:
     """fallocate(2) with FALLOC_FL_PUNCH_HOLE, which Python does not offer."""
     punch = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
-    status = -1 if punch is None else punch(
-        descriptor, KEEP_SIZE | PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(size)
+    status = (
+        -1
+        if punch is None
+        else punch(descriptor, KEEP_SIZE | PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(size))
     )
     if status:
         raise ChunkCacheError(

@@ -33,6 +33,7 @@ from store.shards import RowsArray
 
 FETCHING_THREADS = 16
 BLOCKS_AT_ONCE = 8
+MOST_TIMES_FETCHED = 2
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.001, 0.1
 
 
@@ -162,24 +163,30 @@ class Mirror:
     def fetch(self, wanted: Sequence[Wanted]) -> None:
         """Return once all blocks that are wanted are here; each is fetched by one process only.
 
-        Raises what `RemoteObjects.read_range` raises, and ChunkCacheError where they do not fit.
+        Raises what `fetch_versioned_range` raises, and ChunkCacheError where they do not fit.
         """
-        size = sum(int(some.table.sizes(some.blocks).sum()) for some in wanted)
-        if size > self.chunks.bound:
-            raise ChunkCacheError(
-                f"the chunk cache of {self.chunks.bound:,} bytes is too small for {size:,} bytes that one batch "
-                f"reads of {wanted[0].record.path.split('/c/')[0]}; raise --chunk-cache-size"
-            )
+        blocks, fetched = sum(len(some.blocks) for some in wanted), 0
         stamp, wait_s = self.chunks.tick(), FIRST_WAIT_S
         for some in wanted:
             some.table.stamp[some.blocks] = stamp
         while any(len(some.lacking) for some in wanted):
+            if fetched > MOST_TIMES_FETCHED * blocks:
+                raise self._too_small(wanted)
             jobs = [(some, run) for some in wanted for run in _runs(self._claim(some))]
+            fetched += sum(len(run) for _, run in jobs)
             if jobs:
                 self._fetch_all(jobs)
             else:
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _too_small(self, wanted: Sequence[Wanted]) -> ChunkCacheError:
+        size = sum(int(some.table.sizes(some.blocks).sum()) for some in wanted)
+        return ChunkCacheError(
+            f"the chunk cache of {self.chunks.bound:,} bytes is too small: one batch reads {size:,} of "
+            f"{wanted[0].record.path.split('/c/')[0]} alone, beside the cache's tables and what others read; "
+            "raise --chunk-cache-size"
+        )
 
     def _claim(self, wanted: Wanted) -> list[int]:
         """Those of the lacking blocks that nobody else is fetching."""
@@ -225,8 +232,8 @@ class Mirror:
                 self.chunks.hold_version(record.sha256, self.url, version)
             elif known != version:
                 raise DamagedCacheError(
-                    f"{self._remote.where(record.path)}: was replaced on the server while it was read; open the "
-                    "cache again, and if its owner did not replace it by the same, ask what it is now"
+                    f"{self._remote.where(record.path)}: was replaced on the server while it was read; open "
+                    "the cache again, and ask its owner what it is now"
                 )
             self._versions[record.path] = version
 
@@ -240,8 +247,8 @@ class Mirror:
         if found != record.sha256:
             self.chunks.discard(record.sha256, np.arange(table.blocks))
             raise DamagedCacheError(
-                f"{self._remote.where(record.path)}: its sha256 is another than its manifest says, now that all "
-                "of it was read; it was changed on the server, and what was trained from it is not to be trusted"
+                f"{self._remote.where(record.path)}: its sha256 is another than its manifest says, now that "
+                "all of it was read; it was changed on the server: do not trust what was trained from it"
             )
         table.proven = True
 

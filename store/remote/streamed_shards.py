@@ -31,7 +31,8 @@ class StreamedShards(OpenShards):
     """
 
     def __init__(self, mirror: Mirror, records: Sequence[ObjectRecord]) -> None:
-        super().__init__([mirror.root / record.path for record in records], [r.path for r in records])
+        paths = [record.path for record in records]
+        super().__init__([mirror.root / path for path in paths], paths)
         self._mirror = mirror
         self._chunks = mirror.chunks
         self._records = records
@@ -44,6 +45,7 @@ class StreamedShards(OpenShards):
         self._seen = -1
         self._told = time.monotonic()
         self._guard = threading.Lock()
+        self._chunks.add_reader(self)
 
     def version(self, shard: OpenShard) -> tuple[int, ...]:
         """All but the time of the last change: blocks are written into the file."""
@@ -72,9 +74,10 @@ class StreamedShards(OpenShards):
                 continue
             if self._chunks.evictions == before:
                 return
+        array = self._names[0].split("/c/")[0]
         raise ChunkCacheError(
             f"the chunk cache of {self._chunks.bound:,} bytes is too small for all that is read at once: what "
-            f"{self._names[0].split('/c/')[0]} needs is given up again and again; raise --chunk-cache-size"
+            f"{array} needs is given up again and again; raise --chunk-cache-size"
         )
 
     def _blocks(self, numbers: np.ndarray, offsets: np.ndarray, size: int) -> np.ndarray:
@@ -92,13 +95,13 @@ class StreamedShards(OpenShards):
         if evictions == self._seen and self._known[blocks].all():
             self._used[blocks] = True
             if time.monotonic() - self._told > TOLD_EVERY_S:
-                self._tell_used()
+                self.tell_used()
             return
         with self._guard:
             if self._seen != evictions:
                 self._known[:] = False
                 self._seen = evictions
-        self._tell_used()
+        self.tell_used()
         self._mirror.fetch(self._wanted(blocks))
         with self._guard:
             if self._seen == evictions:
@@ -112,7 +115,7 @@ class StreamedShards(OpenShards):
             for n in np.unique(shard).tolist()
         ]
 
-    def _tell_used(self) -> None:
+    def tell_used(self) -> None:
         """Stamp what was read since it was last told, so that it is not taken for unused."""
         self._told = time.monotonic()
         used = np.flatnonzero(self._used)

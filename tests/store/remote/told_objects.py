@@ -18,7 +18,7 @@ from store.remote.protocols.base import Versioned
 from store.remote.protocols.file import FolderEndpoint
 from store.remote.source import Remote
 
-BLOCK = 512
+BLOCK = 64
 
 
 class ToldObjects(Remote):
