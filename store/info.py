@@ -27,11 +27,13 @@ from store.untrusted import is_of, printable_values
 TEXT_COLUMNS = 100
 ERROR_PREFIX = "encoding_"
 METRICS_SHOWN = 12
+LACKS_SHOWN = 6
 
 
 def gather(path: Path | str) -> dict[str, Any]:
     """What lies at `path`, a folder or, as text, a URL, in plain JSON:
 
+    partial {source, lacks [paths]}: what a partial copy left out and where it lies, null for a whole one;
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete), earlier_digests
       (before something was added, the latest first: such a state can still be opened);
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
@@ -59,11 +61,18 @@ def gather(path: Path | str) -> dict[str, Any]:
         "format": root["version"],
         "state": root["state"],
         "digest": cache.digest if cache else None,
+        "partial": _partial(cache),
         "dataset": dict(cache.dataset if cache else root["dataset"]),
         "earlier_digests": [state.digest for state in cache.manifest.earlier()] if cache else [],
         "teachers": {name: _teacher(cache, name) for name in finished if cache},
         "unfinished": _unfinished(path, cache.manifest.groups if cache else ()),
     }
+
+
+def _partial(cache: Cache | None) -> dict[str, Any] | None:
+    if cache is None or not cache.partial.lacks:
+        return None
+    return {"source": cache.partial.source, "lacks": list(cache.partial.lacks)}
 
 
 def _teacher(cache: Cache, name: str) -> dict[str, Any]:
@@ -189,6 +198,10 @@ def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  missing  of what is published: {told}"
     if found["digest"]:
         yield f"  digest   sha256:{found['digest']}"
+    if found["partial"]:
+        lacks = found["partial"]["lacks"]
+        shown = ", ".join(lacks[:LACKS_SHOWN]) + (f", ... ({len(lacks)} in all)" * (len(lacks) > LACKS_SHOWN))
+        yield f"  partial  of {found['partial']['source']}: lacks {shown}"
 
 
 def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:

@@ -22,11 +22,12 @@ from store.durable import (
     write_file,
 )
 from store.errors import DamagedCacheError, InputError
+from store.partial import PARTIAL, Partial
 from store.parts import group_at, group_of
 from store.untrusted import JSON_VALUES, parse_json
 
 MANIFEST = "manifest.json"
-REPORTS, CARD = "reports", "README.md"
+REPORTS, CARD, SHARING = "reports", "README.md", "sharing"
 MOST_OBJECTS = JSON_VALUES // 5
 
 
@@ -139,9 +140,13 @@ class Manifest:
     def check(self, root: Path) -> None:
         """Hold every object to its size, and metadata (zarr.json: what a number means) to its digest.
 
-        Raises DamagedCacheError naming the first object that is missing or differs.
+        What a partial copy left out is not looked for. Raises DamagedCacheError naming the first object that
+        is missing or differs.
         """
+        partial = Partial.read(root)
         for record in self.objects:
+            if not partial.has(record.path):
+                continue
             problem = size_problem(root, record)
             if problem is None and record.path.endswith("zarr.json"):
                 problem = digest_problem(root, record)
@@ -175,5 +180,5 @@ def is_group(path: str) -> bool:
 
 
 def is_outside(path: str) -> bool:
-    """Whether `path` lies outside every digest: reports/ and the card."""
-    return path.split("/")[0] == REPORTS or path == CARD
+    """Whether `path` lies outside every digest: reports/, the card, what tells of copies and states."""
+    return path.split("/")[0] in (REPORTS, SHARING) or path in (CARD, PARTIAL)

@@ -41,6 +41,7 @@ from store.layout import (
 )
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
+from store.partial import Partial
 from store.parts import PLANS, TABLES, TEACHERS, VIEWS, groups_of
 from store.plans import PlannedBatches
 from store.segments import Tables, read_datasets
@@ -71,6 +72,7 @@ class Cache:
         self.tables = tables
         self._streamed = streamed
         self.dataset: Mapping[str, Any] = tables.dataset
+        self.partial = Partial.read(path)
 
     @property
     def location(self) -> str | None:
@@ -156,13 +158,17 @@ class Cache:
 
     @property
     def teacher_names(self) -> list[str]:
-        return sorted({group.name for group in groups_of(self.manifest.groups, TEACHERS)})
+        """The teachers whose signals are here; a partial copy may lack others."""
+        here = filter(self.partial.has, self.manifest.groups)
+        return sorted({group.name for group in groups_of(here, TEACHERS)})
 
     def teacher(self, name: str, resident_bytes: int = RESIDENT_BYTES) -> TeacherReader:
         """One teacher's signals, up to `resident_bytes` of them held in RAM.
 
-        Raises UnknownNameError listing what there is.
+        Raises UnknownNameError listing what there is, MissingFileError for one that a partial copy lacks.
         """
+        if name not in self.teacher_names and groups_of(self.manifest.groups, TEACHERS, name):
+            raise self.partial.missing(f"teacher {name!r} of {self.path.name}", f"--teacher {name}")
         check_name("teacher", name, self.teacher_names)
         return TeacherReader(self, name, resident_bytes)
 
@@ -195,6 +201,8 @@ class Cache:
         """The manifest of a view, teacher or batch plan, held to its digest; its files to it."""
         if path not in self.manifest.groups:
             raise DamagedCacheError(f"{MANIFEST} of {self.path.name} names no {path}; pull the cache again")
+        if not self.partial.has(path):
+            raise self.partial.missing(f"{path} of {self.path.name}", "with a --teacher that needs it")
         if self._streamed is not None:
             self._streamed.fetch_group(path)
         manifest = Manifest.read(self.path, path, self.manifest.groups[path])

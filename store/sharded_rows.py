@@ -18,11 +18,14 @@ import numpy as np
 from store.durable import read_json
 from store.errors import DamagedCacheError, InputError
 from store.open_shards import OpenShard, open_shards
+from store.partial import Partial
 from store.shards import CRC_BYTES, DTYPES, FILL, RowsArray, crc32c, row_offsets
 
 SMALL_ROW_BYTES = 1 << 16
 SCRATCH_BYTES = 1 << 20
 LOADED_AT_ONCE_BYTES = 1 << 26
+LEFT_OUT = -2
+"""In place of the offset of a row whose shard a partial copy left out; -1: the row was never written."""
 
 
 class ShardedRows:
@@ -45,7 +48,11 @@ class ShardedRows:
         keys = [self.array.shard_path(number) for number in range(self.array.shard_count)]
         self._shards = open_shards(root, array_path, keys)
         self._offsets = np.full(self.array.shape[0], -1, dtype=np.int64)
-        self._read_indices()
+        self._partial = Partial.read(root)
+        here = [number for number, key in enumerate(keys) if self._partial.has(f"{array_path}/{key}")]
+        for number in set(range(len(keys))).difference(here):
+            self._offsets[number * self._shard_rows : (number + 1) * self._shard_rows] = LEFT_OUT
+        self._read_indices(np.array(here, dtype=np.int64))
         self._checked = np.zeros(self.array.shape[0], dtype=bool)
         self._loaded: np.ndarray | None = None
 
@@ -59,8 +66,8 @@ class ShardedRows:
         """What `load` would take of RAM."""
         return self.array.shape[0] * self.array.row_bytes
 
-    def _read_indices(self) -> None:
-        numbers = np.arange(self.array.shard_count)
+    def _read_indices(self, numbers: np.ndarray) -> None:
+        """Read the indices of the shards `numbers` [N]."""
 
         def read() -> None:
             for number in numbers.tolist():
@@ -150,6 +157,9 @@ class ShardedRows:
         """The row numbers, checked, and where in its shard each of them begins: int64 [N]."""
         rows = row_numbers(rows, self.array.shape[0], f"{self.path} has no row")
         offsets = self._offsets[rows]
+        if (offsets == LEFT_OUT).any():
+            row = rows[np.argmax(offsets == LEFT_OUT)]
+            raise self._partial.missing(f"row {row} of {self.path}", "with the --split that it is in")
         if (offsets < 0).any():
             raise InputError(
                 f"{self.path} has no row {rows[np.argmin(offsets)]}: its video did not decode; "

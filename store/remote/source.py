@@ -9,6 +9,7 @@ content = remote.fetch_range(record, start, length)           # exactly these by
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 
 from store.durable import JSON_BYTES, ObjectRecord
@@ -25,12 +26,16 @@ BLOCK_BYTES = 16 << 20
 
 
 class Remote:
-    """A cache at `location`; threads may share it. Use `open_remote`."""
+    """A cache at `location`; threads may share it. Use `open_remote`.
+
+    stop: once set, nothing is tried again, since the work failed elsewhere.
+    """
 
     def __init__(self, location: Location, endpoint: Endpoint, patience: Patience) -> None:
         self.location = location
         self.endpoint = endpoint
         self.patience = patience
+        self.stop = threading.Event()
 
     def where(self, path: str) -> str:
         """An object and the place it lies at, for messages."""
@@ -109,7 +114,7 @@ class Remote:
         )
 
     def _persistently(self, path: str, act: Callable[[], Value]) -> Value:
-        return persistently(act, self.where(path), self.patience, self.endpoint.reset)
+        return persistently(act, self.where(path), self.patience, self.endpoint.reset, self.stop)
 
 
 def open_remote(location: Location | str, patience: Patience | None = None) -> Remote:

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 
 from store.durable import JSON_BYTES, canonical_json, is_sha256
 from store.errors import DamagedCacheError, IdentityError, MissingFileError, UnknownNameError
-from store.manifest import MANIFEST, Manifest
+from store.manifest import MANIFEST, SHARING, Manifest
 from store.remote.persistence import status_of
 from store.remote.protocols.base import Endpoint
-from store.untrusted import parse_json, shown
+from store.untrusted import parse_json
 
-SHARING = "sharing"
 TAG_BYTES = 1 << 12
 MOST_STATES = 10_000
 
@@ -153,11 +152,16 @@ def set_tag(endpoint: Endpoint, tag: str, digest: str, force: bool) -> None:
     if before == digest:
         return
     if not force:
-        raise IdentityError(
-            f"tag {tag!r} at {endpoint.location} names {shown(before)}, not {digest}; tags do not move: "
-            "choose another name, or say --force"
-        )
+        raise tag_is_taken(endpoint, tag, str(before), digest)
     endpoint.overwrite(tag_path(tag), content)
+
+
+def tag_is_taken(endpoint: Endpoint, tag: str, before: str, digest: str) -> IdentityError:
+    """The error for a tag that names another state."""
+    return IdentityError(
+        f"tag {tag!r} at {endpoint.location} names {before}, not {digest}; tags do not move: choose another "
+        "name, or say --force"
+    )
 
 
 def _small(endpoint: Endpoint, path: str) -> bytes:

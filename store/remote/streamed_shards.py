@@ -76,8 +76,8 @@ class StreamedShards(OpenShards):
                 return
         array = self._names[0].split("/c/")[0]
         raise ChunkCacheError(
-            f"the chunk cache of {self._chunks.bound:,} bytes is too small for all that is read at once: what "
-            f"{array} needs is given up again and again; raise --chunk-cache-size"
+            f"the chunk cache of {self._chunks.bound:,} bytes is too small for all that is read at once: "
+            f"what {array} needs is given up again and again; raise --chunk-cache-size"
         )
 
     def _blocks(self, numbers: np.ndarray, offsets: np.ndarray, size: int) -> np.ndarray:
