@@ -23,7 +23,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -31,12 +31,14 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from store.durable import ObjectRecord, write_file
+from store.errors import DamagedCacheError
 from store.remote.block_table import BLOCK_BYTES, BlockTable, make_aside, publish_once
 from store.remote.chunk_room import ChunkCacheError, clear_up, free_bytes, table_path
 
 STATE_WORDS = 4
 EVICTIONS, USED, CLOCK = range(3)
 SPARE_SHARE = 32
+MOST_OBJECT_BYTES = 1 << 42
 WHOLE = -1
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -155,6 +157,8 @@ class ChunkCache:
     def make_partial(self, record: ObjectRecord) -> Path:
         """The file of an object whose blocks are fetched one by one; made, with a table, if there is none."""
         path = self.objects / record.sha256
+        if record.bytes > MOST_OBJECT_BYTES:
+            raise DamagedCacheError(f"{record.path}: no shard has {record.bytes:,} bytes; do not trust it")
         if not path.exists():
             try:
                 BlockTable.make(table_path(path), record.bytes, self._block_bytes)
@@ -183,20 +187,21 @@ class ChunkCache:
             raise self.refused(error) from None
         return path
 
-    def hold_version(self, sha256: str, place: str, version: str) -> None:
-        """Let all blocks of an object be of this version of it at `place`; others are given up.
+    def hold_version(self, sha256: str, place: str, version: str) -> bool:
+        """Let all blocks of an object be of this version of it at `place`; False if there are of another.
 
-        Not where the whole object was proven: then it does not matter whence it came.
+        Where the whole object was proven, it does not matter whence it came.
         """
         told = hashlib.sha256(f"{place}\n{version}".encode()).hexdigest()
         file = self.objects / f"{sha256}.version"
         with self._locked():
             table = self.table(sha256)
             if file.exists() and file.read_text() == told:
-                return
-            if not table.proven and table.present.any():
-                self._discard([(sha256, table, np.flatnonzero(table.present))])
+                return True
+            if table.present.any() and not table.proven:
+                return False
             write_file(file, told.encode())
+            return True
 
     def claim(self, sha256: str, block: int) -> bool:
         """Whether this thread, and no other of any process, may now fetch the block; see `release`.
@@ -300,6 +305,24 @@ class ChunkCache:
             free_bytes(self.objects / sha256, table, blocks)
         self._state[USED] -= freed
         return freed
+
+    def drop_unproven(self, sha256s: Iterable[str]) -> None:
+        """Give up what is here of those of the objects that were never proven."""
+        with self._locked():
+            tables = [(sha256, self.table(sha256)) for sha256 in sha256s]
+            self._discard(
+                [
+                    (sha256, table, np.flatnonzero(table.present))
+                    for sha256, table in tables
+                    if not table.proven
+                ]
+            )
+
+    def set_proven(self, sha256: str, evictions: int) -> None:
+        """Say that the whole object is the manifest's, if nothing was given up since `evictions`."""
+        with self._locked():
+            if self.evictions == evictions:
+                self.table(sha256).proven = True
 
     def discard(self, sha256: str, blocks: np.ndarray) -> None:
         """Give up `blocks` [N] because their bytes are wrong."""

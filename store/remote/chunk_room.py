@@ -13,6 +13,7 @@ from store.durable import PARTIAL_SUFFIX
 from store.errors import CacheError
 from store.remote.block_table import BlockTable
 
+CROWDED = 0.75
 KEEP_SIZE, PUNCH_HOLE = 1, 2
 
 
@@ -54,8 +55,7 @@ def _punch(descriptor: int, path: Path, offset: int, size: int) -> None:
 def clear_up(folder: Path, bound: int) -> int:
     """Drop what was half made, and what no cache links to; the bytes that are left.
 
-    Only for who is alone in `folder`. Where more than `bound` is used, caches of which no block is left go
-    too.
+    Only for who is alone in `folder`. Where most of `bound` is used, caches of which no block is left go too.
     """
     objects = folder / "objects"
     for aside in (*objects.glob(f"*{PARTIAL_SUFFIX}"), *folder.glob(f"caches/**/*{PARTIAL_SUFFIX}")):
@@ -66,7 +66,7 @@ def clear_up(folder: Path, bound: int) -> int:
             path.unlink(missing_ok=True)
             table.unlink()
     used = _used(objects)
-    if used > bound:
+    if used > bound * CROWDED:
         _drop_empty_caches(folder)
         used = _used(objects)
     return used

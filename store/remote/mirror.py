@@ -19,20 +19,22 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from store.durable import ObjectRecord, read_json
+from store.durable import ObjectRecord, canonical_json, read_json
 from store.errors import DamagedCacheError
 from store.manifest import MANIFEST, Manifest
 from store.open_shards import register_source
 from store.parts import PLANS, TABLES, groups_of
-from store.remote.block_table import BlockTable, Wanted
+from store.remote.block_table import BlockTable, Wanted, make_aside, publish_once
 from store.remote.chunk_cache import WHOLE, ChunkCache
 from store.remote.chunk_room import ChunkCacheError
 from store.remote.protocols.base import Versioned
 from store.remote.streamed_shards import StreamedShards
 from store.shards import RowsArray
+from store.tables import MOST_COLUMN_BYTES
 
 FETCHING_THREADS = 16
 BLOCKS_AT_ONCE = 8
+MOST_WHOLE_BYTES = MOST_COLUMN_BYTES + 64
 MOST_TIMES_FETCHED = 2
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.001, 0.1
 
@@ -104,8 +106,8 @@ class Mirror:
             for record in shards:
                 self._link(self.chunks.make_partial(record), record.path)
             self._shards |= {record.path: record for record in shards}
-            if group == "" and not (self.root / MANIFEST).exists():
-                manifest.write(self.root)
+            if group == "":
+                self._write_once(self.root / MANIFEST, manifest)
             self._groups.add(group)
 
     def _group_manifest(self, group: str) -> Manifest:
@@ -114,8 +116,18 @@ class Mirror:
         if (self.root / group / MANIFEST).exists():
             return Manifest.read(self.root, group, digest)
         found = self._remote.group_manifest(group, digest)
-        found.write(self.root / group)
+        self._write_once(self.root / group / MANIFEST, found)
         return found
+
+    def _write_once(self, path: Path, manifest: Manifest) -> None:
+        """Write a manifest, which another process may be writing too."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = make_aside(path)
+            aside.write_bytes(canonical_json(manifest.to_dict()))
+            publish_once(aside, path)
+        except OSError as error:
+            raise self.chunks.refused(error) from None
 
     def _keep(self, records: Iterable[ObjectRecord]) -> None:
         lacking = [record for record in records if not (self.root / record.path).exists()]
@@ -124,6 +136,11 @@ class Mirror:
 
     def _keep_one(self, record: ObjectRecord) -> None:
         path = self.chunks.objects / record.sha256
+        if record.bytes > MOST_WHOLE_BYTES:
+            raise DamagedCacheError(
+                f"{self._remote.where(record.path)}: {record.bytes:,} bytes are more than a table or "
+                "metadata has; do not trust this cache"
+            )
         if not path.exists():
             content = self._remote.fetch_object(record)
             path = self.chunks.keep_whole(record.sha256, content)
@@ -223,14 +240,18 @@ class Mirror:
     def _require_version(self, record: ObjectRecord, version: str) -> None:
         """Hold all blocks of an object to one version of it on its server.
 
-        Those that an earlier process fetched of another version are given up, unless they were proven. Raises
-        DamagedCacheError if the version changed since this process first read it.
+        Raises DamagedCacheError if the version changed since this process first fetched of it, or since an
+        earlier one did; then what is here of objects that were never proven is dropped.
         """
         with self._comparing:
             known = self._versions.get(record.path)
-            if known is None:
-                self.chunks.hold_version(record.sha256, self.url, version)
-            elif known != version:
+            if known is None and not self.chunks.hold_version(record.sha256, self.url, version):
+                self.chunks.drop_unproven(shard.sha256 for shard in self._shards.values())
+                raise DamagedCacheError(
+                    f"{self._remote.where(record.path)}: is another version than the one that an earlier run "
+                    "fetched a part of; what was fetched in part is dropped: run the same command again"
+                )
+            if known not in (None, version):
                 raise DamagedCacheError(
                     f"{self._remote.where(record.path)}: was replaced on the server while it was read; open "
                     "the cache again, and ask its owner what it is now"
@@ -242,15 +263,14 @@ class Mirror:
         before = self.chunks.evictions
         with open(self.chunks.objects / record.sha256, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if self.chunks.evictions != before:
-            return
-        if found != record.sha256:
+        if found == record.sha256:
+            self.chunks.set_proven(record.sha256, before)
+        elif self.chunks.evictions == before:
             self.chunks.discard(record.sha256, np.arange(table.blocks))
             raise DamagedCacheError(
                 f"{self._remote.where(record.path)}: its sha256 is another than its manifest says, now that "
                 "all of it was read; it was changed on the server: do not trust what was trained from it"
             )
-        table.proven = True
 
 
 def _runs(blocks: Sequence[int]) -> Iterator[range]:
