@@ -28,6 +28,7 @@ from store.layout import (
     signal_arrays,
     view_arrays,
 )
+from store.partial import Partial
 from store.parts import FIRST, TEACHERS, Group, Part, segment_folder
 from store.shards import RowsArray
 from store.signals import SignalSpec
@@ -214,14 +215,16 @@ def array_problem(root: Path, path: str, expected: RowsArray) -> str | None:
             f"{expected.dtype}{list(expected.shape)} over {','.join(expected.axes)} as the tables "
             "and the plan say"
         )
-    return _index_problem(root / path, found) if found.shard_rows else None
+    return _index_problem(root, path, found) if found.shard_rows else None
 
 
-def _index_problem(folder: Path, array: RowsArray) -> str | None:
+def _index_problem(root: Path, path: str, array: RowsArray) -> str | None:
     """Whether every shard is there and has room for its index: so many rows, then, were worth their bytes."""
+    partial = Partial.read(root)
     for number in range(array.shard_count):
-        file = folder / array.shard_path(number)
-        if not file.is_file() or file.stat().st_size < array.index_bytes:
+        name = f"{path}/{array.shard_path(number)}"
+        file = root / name
+        if partial.has(name) and (not file.is_file() or file.stat().st_size < array.index_bytes):
             return f"lacks shard {number} of {array.shard_count}, or it is shorter than its index"
     return None
 

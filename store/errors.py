@@ -35,6 +35,10 @@ class DamagedCacheError(CacheError, OSError):
     """Stored bytes are not what was written; the message names the object."""
 
 
+class RemoteError(CacheError, OSError):
+    """Another machine did not give or take an object; the message names both and says what to do."""
+
+
 class LockedCacheError(CacheError, RuntimeError):
     """Another process is writing this cache."""
 

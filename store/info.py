@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from store.cli import add_debug
+from store.cli import add_chunk_cache, add_debug, cache_place
 from store.contents import read_attributes
 from store.durable import read_json
 from store.errors import CacheError, DamagedCacheError
@@ -27,11 +27,13 @@ from store.untrusted import is_of, printable_values
 TEXT_COLUMNS = 100
 ERROR_PREFIX = "encoding_"
 METRICS_SHOWN = 12
+LACKS_SHOWN = 6
 
 
-def gather(path: Path) -> dict[str, Any]:
-    """What lies at `path`, in plain JSON:
+def gather(path: Path | str) -> dict[str, Any]:
+    """What lies at `path`, a folder or, as text, a URL, in plain JSON:
 
+    partial {source, lacks [paths]}: what a partial copy left out and where it lies, null for a whole one;
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete), earlier_digests
       (before something was added, the latest first: such a state can still be opened);
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
@@ -49,19 +51,28 @@ def gather(path: Path) -> dict[str, Any]:
 
     Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
     """
+    streamed = open_cache(path) if isinstance(path, str) else None
+    path = streamed.path if streamed else Path(path)
     root = read_root(path)
-    cache = open_cache(path) if (path / MANIFEST).is_file() else None
+    cache = streamed or (open_cache(path) if (path / MANIFEST).is_file() else None)
     finished = cache.teacher_names if cache else []
     return {
         "name": path.name,
         "format": root["version"],
         "state": root["state"],
         "digest": cache.digest if cache else None,
+        "partial": _partial(cache),
         "dataset": dict(cache.dataset if cache else root["dataset"]),
         "earlier_digests": [state.digest for state in cache.manifest.earlier()] if cache else [],
         "teachers": {name: _teacher(cache, name) for name in finished if cache},
         "unfinished": _unfinished(path, cache.manifest.groups if cache else ()),
     }
+
+
+def _partial(cache: Cache | None) -> dict[str, Any] | None:
+    if cache is None or not cache.partial.lacks:
+        return None
+    return {"source": cache.partial.source, "lacks": list(cache.partial.lacks)}
 
 
 def _teacher(cache: Cache, name: str) -> dict[str, Any]:
@@ -187,6 +198,10 @@ def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  missing  of what is published: {told}"
     if found["digest"]:
         yield f"  digest   sha256:{found['digest']}"
+    if found["partial"]:
+        lacks = found["partial"]["lacks"]
+        shown = ", ".join(lacks[:LACKS_SHOWN]) + (f", ... ({len(lacks)} in all)" * (len(lacks) > LACKS_SHOWN))
+        yield f"  partial  of {found['partial']['source']}: lacks {shown}"
 
 
 def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
@@ -304,7 +319,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "info", help="what is inside a cache: signals, shapes, bytes, errors, identity, licence"
     )
-    parser.add_argument("cache", type=Path, help="folder of the cache")
+    parser.add_argument("cache", type=cache_place, help="folder or URL of the cache")
+    add_chunk_cache(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON, for scripts")
     parser.set_defaults(execute=run_info)
     add_debug(parser)
