@@ -255,6 +255,7 @@ def dataset_attributes(samples: Samples, earlier: Sequence[Mapping[str, Any]] = 
         "title": samples.card.title,
         "licence": samples.card.licence,
         "source": samples.card.source,
+        **({} if samples.card.share is None else {"share": samples.card.share}),
         "videos": len(samples.videos),
         "texts": len(samples.texts),
         "splits": {
