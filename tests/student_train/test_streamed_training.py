@@ -14,7 +14,10 @@ from tests.store.remote.range_server import RangeServer
 from tests.store.remote.told_objects import forget
 
 pytest.importorskip("aiohttp")
-QUICK = ["--epochs", "2", "--batch-size", "16", "--seeds", "0", "--recipe", "demo", "--learning-rates", "0.003"]
+QUICK = (
+    *("--epochs", "2", "--batch-size", "16", "--seeds", "0"),
+    *("--recipe", "demo", "--learning-rates", "0.003"),
+)
 
 
 @pytest.fixture
