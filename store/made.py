@@ -18,7 +18,7 @@ from store.manifest import REPORTS
 from store.untrusted import parse_json
 
 MADE = "made"
-MOST_COMMANDS = 100
+MOST_COMMANDS, MOST_WORDS = 100, 200
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Made:
         told = fields.get("commands")
         commands = told[:MOST_COMMANDS] if isinstance(told, list) else []
         sound = (command for command in commands if isinstance(command, list))
-        return cls(tuple(tuple(map(str, command)) for command in sound), **texts)
+        return cls(tuple(tuple(map(str, command[:MOST_WORDS])) for command in sound), **texts)
 
 
 def read_made(root: Path, teacher: str) -> Made:

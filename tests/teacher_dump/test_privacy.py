@@ -86,6 +86,12 @@ def leaks(root: Path, secrets: tuple[str, ...]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
+def test_workers_of_a_cluster_put_nothing_of_theirs_into_a_cache(office, tmp_path):
+    dump("--data", "data/clips.csv", "--cache", "c.zarr", "--allow-missing", "--executor", "local:2")
+    assert leaks(office / "c.zarr", (FOLDER, USER, HOST, TOKEN, str(tmp_path), "127.0.0.1")) == []
+
+
 def test_no_option_and_no_fault_puts_the_machine_or_its_user_into_a_cache(
     office, tmp_path, monkeypatch, capsys
 ):
