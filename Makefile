@@ -101,7 +101,7 @@ fit-demo-teacher: $(READY)    ## re-make the shipped weights of a teacher of the
 	@$(PY) -m teacher_dump fit $(if $(filter demo_%,$(TEACHER)),$(TEACHER),demo) --overwrite $(ARGS)
 
 test: $(READY)            ## the tests (under 5 minutes on 2 cores)
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not network" $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not network" $(ARGS)
 
 test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
 	@$(PY) -m pytest -m "slow and not gpu and not network" $(ARGS)

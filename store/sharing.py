@@ -95,7 +95,7 @@ def default_terms(licence: str, with_pixels: bool) -> Terms:
 
 def keeps_pixels(cache: Cache) -> bool:
     """Whether a view of the cache keeps its frames, beyond the tiny thumbnails that all keep."""
-    views = groups_of(cache.manifest.groups, VIEWS)
+    views = groups_of(filter(cache.partial.has, cache.manifest.groups), VIEWS)
     return any(read_attributes(cache.path, view.path).get("pixels") is not None for view in views)
 
 

@@ -40,7 +40,7 @@ def row_tensors(
         if axis == "V" and (name in (PIXELS, RELEVANCE) or row_axis(teacher, name) == "V"):
             found[in_role(FRAME_VALID, role)] = torch.from_numpy(teacher.frame_valid[rows, rendition])
         if (name, axis) == (PIXELS, "V"):
-            found[need] = torch.from_numpy(teacher.pixels.read(rows)[:, rendition])
+            found[need] = torch.from_numpy(teachers.pixels(teacher, rows)[:, rendition])
         elif (name, axis) == (CLASS, "V"):
             found[need] = torch.from_numpy(teachers.class_numbers(rows))
         elif name.startswith(OF_CLASSES) and axis == "V":

@@ -98,7 +98,7 @@ def make_plan(
     counts = {"V": rows.videos, "T": rows.texts}
     # Rows that are appended to a view are kept as its first ones are, whoever brings them.
     pixels = writer.kept_pixels(teacher.view.name) if part.segment else settings.storage.pixels
-    pairs = plan_pairs(writer, teacher, settings)
+    pairs = plan_pairs(writer, teacher, settings, part)
     specs = pairs.signals if signals is None else signals
     told = pairs_of_part(pairs.execution, specs)
     if stored is not None and writer.is_complete(teacher.name, part):

@@ -140,7 +140,7 @@ def _told(what: str, error: Exception, attempts: int, took_s: float) -> CacheErr
         )
     if is_full(error):
         return RemoteError(f"{what}: no space or quota is left ({reason}); make room, then run it again")
-    if isinstance(error, PermissionError) or status in (401, 403):
+    if isinstance(error, PermissionError) or status in (401, 403) or reason.startswith("Forbidden"):
         return RemoteError(f"{what}: permission denied ({reason}); ask its owner, or check your credentials")
     if isinstance(error, FileNotFoundError) or status == 404:
         return MissingFileError(f"{what}: is not there ({reason})")

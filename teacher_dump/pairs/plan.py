@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.errors import InputError
+from store.parts import FIRST, Part
 from store.signals import SignalSpec
 from teacher_dump.pairs.layouts import (
     LOGITS,
@@ -37,8 +38,8 @@ class PairPlan:
     most_rows: Mapping[str, int]
 
 
-def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> PairPlan:
-    """From what the user said; what an earlier run of this dump fixed about memory stays fixed.
+def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings, part: Part = FIRST) -> PairPlan:
+    """From what the user said; what an earlier run of this `part` of the dump fixed about memory stays fixed.
 
     Raises InputError for options that do not fit the teacher or the dataset, and as `shortlist_identity`.
     """
@@ -61,17 +62,18 @@ def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> 
         "topk": topk,
         "shortlist": shortlist,
         "fused_cls": options.fused_cls,
-        **_memory(writer, teacher, settings),
+        **_memory(writer, teacher, settings, part),
     }
-    return PairPlan(signals, told, _most_rows(teacher, told, len(samples.texts)))
+    return PairPlan(signals, told, _most_rows(teacher, told, rows_up_to(writer, part)[1]))
 
 
 def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dict[str, Any]:
-    """What a part of a teacher repeats of `PairPlan.execution`: plans, rankings where it stores them."""
+    """What a part of a teacher repeats of `PairPlan.execution`: plans and rankings that it stores, blocks."""
     planned = any(spec.row_axis == "S" for spec in signals)
     ranked = any(spec.name.startswith("topk_scores/") for spec in signals)
+    scored = planned or ranked or any(spec.name == LOGITS for spec in signals)
     return {
-        **told,
+        **{name: value for name, value in told.items() if scored or name not in BLOCK},
         "plan": told["plan"] if planned else None,
         "topk": told["topk"] if ranked else None,
         "shortlist": told["shortlist"] if planned or ranked else None,
@@ -79,7 +81,16 @@ def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dic
     }
 
 
-def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
+def rows_up_to(writer: PlanSource, part: Part) -> tuple[int, int]:
+    """Videos and texts of the segment of `part` and of those before it: all that it scores.
+
+    Rows that were appended later don't count, so that a teacher's plan is the same before and after them.
+    """
+    counts = writer.part_counts(part)
+    return counts.first_video + counts.videos, counts.first_text + counts.texts
+
+
+def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings, part: Part) -> dict[str, Any]:
     """block_videos x block_texts scored at once, and strip_videos whose logits with all texts are held
     (`video_text_logits`); {} for who scores no pairs.
 
@@ -87,16 +98,15 @@ def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings) -> dic
     """
     if LOGITS not in {spec.name for spec in teacher.signals}:
         return {}
-    wanted_mb, earlier = settings.pairs.memory_mb, writer.stored_plan(teacher.name)
-    fixed = {} if earlier is None else earlier.execution.get("pairs", {})
-    if wanted_mb is None and set(BLOCK) <= set(fixed):
-        return {name: fixed[name] for name in BLOCK}
+    wanted_mb, earlier = settings.pairs.memory_mb, writer.stored_plan(teacher.name, part)
+    if wanted_mb is None and earlier is not None:
+        return {name: size for name, size in earlier.execution["pairs"].items() if name in BLOCK}
     memory = memory_for_pairs(teacher.device) if wanted_mb is None else wanted_mb << 20
-    videos = min(settings.batch_videos, len(writer.samples.videos))
-    texts = min(settings.batch_texts, len(writer.samples.texts))
-    videos, texts = pair_block(teacher, videos, texts, memory)
-    strip = max(videos, memory // (4 * len(writer.samples.texts)))
-    return dict(zip(BLOCK, (videos, texts, min(strip, len(writer.samples.videos))), strict=True))
+    all_videos, all_texts = rows_up_to(writer, part)
+    block = min(settings.batch_videos, all_videos), min(settings.batch_texts, all_texts)
+    videos, texts = pair_block(teacher, *block, memory)
+    strip = max(videos, memory // (4 * all_texts))
+    return dict(zip(BLOCK, (videos, texts, min(strip, all_videos)), strict=True))
 
 
 def _most_rows(teacher: Teacher, told: Mapping[str, Any], texts: int) -> dict[str, int]:

@@ -200,6 +200,7 @@ class TeacherContract:
         ]
         torch.testing.assert_close(torch.cat(blocks), whole, atol=1e-4, rtol=1e-5)
 
+    @pytest.mark.slow
     def test_a_block_of_pairs_takes_no_more_memory_than_the_plan_reckons_with(self, teacher: Teacher) -> None:
         if not emits(teacher, LOGITS):
             return

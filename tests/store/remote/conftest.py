@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ PLACES = [
     pytest.param("gs", marks=pytest.mark.slow),
     pytest.param("hf", marks=pytest.mark.slow),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """No test here is about a power cut, and each of them writes hundreds of small files."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,10 @@ def test_a_manifest_with_too_many_objects_is_refused(served, tmp_path, monkeypat
     from store.remote import pull as pulling
 
     monkeypatch.setattr(pulling, "MOST_OBJECTS", 50)
-    with pytest.raises(DamagedCacheError, match="objects, over 50"):
+    with pytest.raises(DamagedCacheError, match="lists over 50 objects"):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+    monkeypatch.setattr(pulling, "MOST_GROUPS", 1)
+    with pytest.raises(DamagedCacheError, match="names 2 groups, over 1"):
         pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
 
 

@@ -144,6 +144,12 @@ def test_a_teacher_is_added_to_a_part_and_pushed_without_the_objects_that_it_lac
     assert verify(tmp_path / "all.zarr").count == 0
 
 
+def test_what_a_part_lacks_is_not_dumped_into_it_again(shared, tmp_path):
+    part(shared, tmp_path, teachers=("second",))
+    with pytest.raises(MissingFileError, match=r"teachers/synthetic of .* is not in this partial copy"):
+        add_teacher(tmp_path / "part.zarr", "synthetic")
+
+
 def test_a_part_is_not_pushed_to_where_the_rest_is_not(shared, tmp_path):
     part(shared, tmp_path, teachers=("second",))
     with pytest.raises(IncompleteCacheError, match="is a partial copy without teachers/synthetic"):

@@ -14,7 +14,7 @@ from store.manifest import MANIFEST, Manifest
 from store.reader import open_cache
 from store.remote import states
 from store.remote.pull import pull
-from store.remote.push import push
+from store.remote.push import Terms, push
 from store.remote.selection import Wanted
 from store.verify import verify
 from tests.store.remote.conftest import add_teacher, at
@@ -129,7 +129,7 @@ def test_a_group_that_another_is_pushing_is_refused_until_forced(cache, place):
     assert endpoint.create(f"teachers/synthetic/{MANIFEST}", b"another's")
     with pytest.raises(IdentityError, match=r"never finished \(then say --force\)"):
         push(cache, at(place))
-    push(cache, at(place), force=True)
+    push(cache, at(place), Terms(force=True))
     assert at(place).manifest().digest == open_cache(cache).digest
 
 
@@ -142,13 +142,13 @@ def test_another_dataset_is_refused(cache, place, tmp_path):
 
 
 def test_a_tag_names_its_state_and_moves_only_by_force(cache, place, tmp_path):
-    first = push(cache, at(place), tag="v1")
+    first = push(cache, at(place), Terms(tag="v1"))
     add_teacher(cache, "second")
     with pytest.raises(IdentityError, match="tags do not move"):
-        push(cache, at(place), tag="v1")
+        push(cache, at(place), Terms(tag="v1"))
     assert "teachers/second" not in at(place).manifest().groups  # refused before anything was sent
     assert at(f"{place}@v1").manifest().digest == first.digest
-    second = push(cache, at(place), tag="v1", force=True)
+    second = push(cache, at(place), Terms(tag="v1", force=True))
     assert at(f"{place}@v1").manifest().digest == second.digest
     with pytest.raises(UnknownNameError, match="no tag 'v2'"):
         at(f"{place}@v2").manifest()
@@ -186,6 +186,27 @@ def test_a_push_cut_short_is_no_cache_and_goes_on_where_it_ended(cache, place, t
     assert push(cache, at(place)).sent == total - arrived
     pull(at(place), tmp_path / "copy.zarr", ALL)
     assert same_files(cache, tmp_path / "copy.zarr")
+
+
+def test_a_push_killed_between_the_new_state_and_its_copy_is_healed_by_the_next(cache, tmp_path, monkeypatch):
+    place = str(tmp_path / "shared.zarr")
+    push(cache, at(place))
+    endpoint = type(at(place).endpoint)
+    overwrite = endpoint.overwrite
+
+    def dying(self, path, content):
+        if path == MANIFEST:
+            raise KeyboardInterrupt
+        overwrite(self, path, content)
+
+    monkeypatch.setattr(endpoint, "overwrite", dying)
+    with pytest.raises(KeyboardInterrupt):
+        push(add_teacher(cache, "second"), at(place))
+    assert at(place).manifest().digest == open_cache(cache).digest  # readers of ours see it
+    assert open_cache(place).teacher_names == ["synthetic"]
+    monkeypatch.setattr(endpoint, "overwrite", overwrite)
+    push(cache, at(place))
+    assert open_cache(place).teacher_names == ["second", "synthetic"]
 
 
 def test_of_many_who_create_one_object_one_wins(place):
