@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from store.cli import add_debug
+from store.cli import add_chunk_cache, add_debug, cache_place
 from store.contents import read_attributes
 from store.durable import read_json
 from store.errors import CacheError, DamagedCacheError
@@ -31,8 +31,8 @@ METRICS_SHOWN = 12
 LACKS_SHOWN = 6
 
 
-def gather(path: Path) -> dict[str, Any]:
-    """What lies at `path`, in plain JSON:
+def gather(path: Path | str) -> dict[str, Any]:
+    """What lies at `path`, a folder or, as text, a URL, in plain JSON:
 
     partial {source, lacks [paths]}: what a partial copy left out and where it lies, null for a whole one;
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete), earlier_digests
@@ -53,8 +53,10 @@ def gather(path: Path) -> dict[str, Any]:
 
     Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
     """
+    streamed = open_cache(path) if isinstance(path, str) else None
+    path = streamed.path if streamed else Path(path)
     root = read_root(path)
-    cache = open_cache(path) if (path / MANIFEST).is_file() else None
+    cache = streamed or (open_cache(path) if (path / MANIFEST).is_file() else None)
     finished = cache.teacher_names if cache else []
     return {
         "name": path.name,
@@ -324,7 +326,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "info", help="what is inside a cache: signals, shapes, bytes, errors, identity, licence"
     )
-    parser.add_argument("cache", type=Path, help="folder of the cache")
+    parser.add_argument("cache", type=cache_place, help="folder or URL of the cache")
+    add_chunk_cache(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON, for scripts")
     parser.set_defaults(execute=run_info)
     add_debug(parser)

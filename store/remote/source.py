@@ -18,8 +18,8 @@ from store.lookup import load_plugin
 from store.manifest import MANIFEST, Manifest
 from store.remote import protocols, states
 from store.remote.location import Location
-from store.remote.persistence import Patience, persistently
-from store.remote.protocols.base import Endpoint
+from store.remote.persistence import Patience, Value, persistently
+from store.remote.protocols.base import Endpoint, Versioned
 
 BLOCK_BYTES = 16 << 20
 """What is asked for at once of an object, where no other length is wanted."""
@@ -80,15 +80,21 @@ class Remote:
         Not held to the record's sha256, which is of the whole; what has a crc32c is to be held to that.
         Raises DamagedCacheError for an object that ends before, MissingFileError, RemoteError.
         """
+        return self.fetch_versioned_range(record, start, length).content
+
+    def fetch_versioned_range(self, record: ObjectRecord, start: int, length: int) -> Versioned:
+        """What `fetch_range` gives, with the server's name for this version of the object ("": unknown)."""
         if not 0 <= start <= start + length <= record.bytes:
             raise ValueError(f"{record.path}: bytes {start} to {start + length} of {record.bytes}")
-        content = self._persistently(record.path, lambda: self.endpoint.read(record.path, start, length))
-        if len(content) != length:
+        found = self._persistently(
+            record.path, lambda: self.endpoint.read_versioned_range(record.path, start, length)
+        )
+        if len(found.content) != length:
             raise DamagedCacheError(
-                f"{self.where(record.path)}: ends at byte {start + len(content)}, its manifest says "
+                f"{self.where(record.path)}: ends at byte {start + len(found.content)}, its manifest says "
                 f"{record.bytes}; it was changed on the server, ask its owner"
             )
-        return content
+        return found
 
     def fetch_object(self, record: ObjectRecord) -> bytes:
         """All of an object, held to size and sha256; for small ones, since it is in memory whole."""
@@ -107,7 +113,7 @@ class Remote:
             "server or on the way: try again, then ask its owner"
         )
 
-    def _persistently(self, path: str, act: Callable[[], bytes]) -> bytes:
+    def _persistently(self, path: str, act: Callable[[], Value]) -> Value:
         return persistently(act, self.where(path), self.patience, self.endpoint.reset, self.stop)
 
 

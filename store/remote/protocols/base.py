@@ -31,7 +31,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Versioned:
-    """A small object with what its server calls this version of it, for `Endpoint.replace`."""
+    """Bytes of an object with what its server calls this version of it."""
 
     content: bytes
     version: str
@@ -52,6 +52,13 @@ class Endpoint(ABC):
     @abstractmethod
     def read(self, path: str, start: int, length: int) -> bytes:
         """Bytes `start` to `start + length` of an object; fewer only where it ends before. Never more."""
+
+    def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
+        """What `read` gives, with what the server calls this version of the object, in one answer.
+
+        "" where the server does not tell.
+        """
+        return Versioned(self.read(path, start, length), "")
 
     def reset(self) -> None:  # noqa: B027 - most libraries connect anew by themselves
         """Forget connections that may be broken."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from store.durable import PARTIAL_SUFFIX, sync_folder
-from store.remote.protocols.base import Endpoint, Upload
+from store.remote.protocols.base import Endpoint, Upload, Versioned
 from store.untrusted import FILE, entries
 
 
@@ -23,10 +23,14 @@ class FolderEndpoint(Endpoint):
         return Path(self.location.url)
 
     def read(self, path: str, start: int, length: int) -> bytes:
+        return self.read_versioned_range(path, start, length).content
+
+    def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
         descriptor = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
             file.seek(start)
-            return file.read(length)
+            return Versioned(file.read(length), f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}")
 
     def sizes(self, folder: str) -> dict[str, int]:
         if not (self.root / folder).is_dir():

@@ -60,13 +60,16 @@ class GsEndpoint(Endpoint):
         return self.replace(path, content, NEVER_WRITTEN)
 
     def read_versioned(self, path: str, limit: int) -> Versioned:
+        return self.read_versioned_range(path, 0, limit)
+
+    def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
         headers, content = self._fs.call(
             "GET",
             f"b/{quote(self._bucket)}/o/{quote(self._prefix + path, safe='')}",
             alt="media",
-            headers={"Range": f"bytes=0-{limit - 1}"},
+            headers={"Range": f"bytes={start}-{start + length - 1}"},
         )
-        return Versioned(bytes(content[:limit]), str(headers["x-goog-generation"]))
+        return Versioned(bytes(content[:length]), str(headers["x-goog-generation"]))
 
     def replace(self, path: str, content: bytes, version: str) -> bool:
         try:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from store.errors import RemoteError
 from store.remote.location import Location, redacted
-from store.remote.protocols.base import CONNECT_S, SILENCE_S, Endpoint, required
+from store.remote.protocols.base import CONNECT_S, SILENCE_S, Endpoint, Versioned, required
 
 PARTIAL, WHOLE, NO_SUCH_RANGE = 206, 200, 416
 
@@ -39,16 +39,20 @@ class HttpEndpoint(Endpoint):
         )
 
     def read(self, path: str, start: int, length: int) -> bytes:
+        return self.read_versioned_range(path, start, length).content
+
+    def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
         from fsspec.asyn import sync
 
-        return sync(self._fs.loop, self._read, path, start, length) if length else b""
+        return sync(self._fs.loop, self._read, path, start, length) if length else Versioned(b"", "")
 
-    async def _read(self, path: str, start: int, length: int) -> bytes:
+    async def _read(self, path: str, start: int, length: int) -> Versioned:
         session = await self._fs.set_session()
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         async with session.get(f"{self.location.url}/{quote(path)}", headers=headers) as answer:
+            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified", "")
             if answer.status == NO_SUCH_RANGE:
-                return b""
+                return Versioned(b"", version)
             if answer.status == 404:
                 raise FileNotFoundError(f"status 404 for {path}")
             answer.raise_for_status()
@@ -64,7 +68,7 @@ class HttpEndpoint(Endpoint):
                 found += block
             if len(found) < length:
                 await answer.content.read(1)  # raises if the connection broke before the told length
-            return bytes(found)
+            return Versioned(bytes(found), version)
 
 
 async def _refuse_another_host(session: Any, context: Any, asked: Any) -> None:

@@ -40,14 +40,17 @@ class S3Endpoint(Endpoint):
         return {"Bucket": self._bucket, "Key": self._prefix + path}
 
     def read(self, path: str, start: int, length: int) -> bytes:
+        return self.read_versioned_range(path, start, length).content
+
+    def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
         if length == 0:
-            return b""
+            return Versioned(b"", "")
         asked = f"bytes={start}-{start + length - 1}"
         try:
-            return self._get(path, length, Range=asked)[0]
+            return Versioned(*self._get(path, length, Range=asked))
         except OSError as error:
             if status_of(error) == 416:  # the object ends before `start`
-                return b""
+                return Versioned(b"", "")
             raise
 
     def _get(self, path: str, limit: int, **how: str) -> tuple[bytes, str]:

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from store.durable import PARTIAL_SUFFIX
 from store.remote.location import Location
-from store.remote.protocols.base import SILENCE_S, Endpoint, Upload, required
+from store.remote.protocols.base import SILENCE_S, Endpoint, Upload, Versioned, required
 
 BLOCK_BYTES = 1 << 20
 
@@ -62,9 +62,14 @@ class SftpEndpoint(Endpoint):
             self._fs = None
 
     def read(self, path: str, start: int, length: int) -> bytes:
+        return self.read_versioned_range(path, start, length).content
+
+    def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
         with self._ftp.open(f"{self._root}/{path}", "rb") as file:
-            there = min(length, (file.stat().st_size or 0) - start)
-            return b"".join(file.readv(_pieces(start, there))) if there > 0 else b""
+            status = file.stat()
+            there = min(length, (status.st_size or 0) - start)
+            content = b"".join(file.readv(_pieces(start, there))) if there > 0 else b""
+            return Versioned(content, f"{status.st_mtime}-{status.st_size}")
 
     def sizes(self, folder: str) -> dict[str, int]:
         found: dict[str, int] = {}
