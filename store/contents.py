@@ -17,6 +17,7 @@ from store.durable import is_sha256, read_json
 from store.errors import DamagedCacheError
 from store.identity import require_same
 from store.inputs.protocol import PROTOCOLS
+from store.inputs.samples import NO, YES
 from store.inputs.view import View
 from store.kept_pixels import PIXEL_JPEG_SPAN, KeptPixels
 from store.layout import (
@@ -55,6 +56,7 @@ def check_dataset(dataset: Any) -> None:
     prompts, missing, splits = (fields.get(key) for key in ("prompts", "missing", "splits"))
     sound = {
         **{key: isinstance(fields.get(key), str) for key in CARD_FIELDS},
+        "share": fields.get("share", YES) in (YES, NO),
         "videos and texts": _has_counts(fields),
         "segments": _has_counts(fields) and _are_segments(fields.get("segments"), fields),
         "splits_sha256": is_sha256(fields.get("splits_sha256")),

@@ -29,12 +29,13 @@ class BatchSource(Protocol[Buffers, Read]):
         signals: Sequence[str],
         video_rows: np.ndarray,
         text_rows: np.ndarray,
+        *,
         out: Buffers | None = None,
     ) -> Read: ...
 
 
 class BatchFeeder(Generic[Read]):
-    """Iterates over the batches of `steps`, pairs (video_rows [B], text_rows [B]), in their order.
+    """Iterates over the batches of `steps`, (video_rows [B], text_rows [B], ...), in their order.
 
         ring of 3:   | handed out before | handed out last | being filled |
 
@@ -52,7 +53,7 @@ class BatchFeeder(Generic[Read]):
         self,
         source: BatchSource[Any, Read],
         signals: Sequence[str],
-        steps: Iterable[tuple[np.ndarray, np.ndarray]],
+        steps: Iterable[tuple[np.ndarray, ...]],
         batch_size: int,
         ring: int = RING,
         threads: int = 2,

@@ -21,6 +21,7 @@ from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
 from store.parts import FIRST, TEACHERS, group_of_task, groups_of
 from store.reader import Cache, TeacherReader, open_cache, read_root
+from store.sharing import terms_of
 from store.signals import ALL_TOKENS, SignalSpec
 from store.untrusted import is_of, printable_values
 
@@ -38,6 +39,7 @@ def gather(path: Path | str) -> dict[str, Any]:
       (before something was added, the latest first: such a state can still be opened);
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
       splits_sha256, protocol, missing {<what>: count}, prompts};
+    terms {licence, share ("yes" | "no"), reason}: what holds now (null until complete), see store.sharing;
     teachers {<teacher>: {identity, view, provenance,
       difference_to_float32 {<signal>: {relative_l2, max_abs}}, empty for a teacher in float32,
       pair_scores, videos_decoded, videos_failed, bytes,
@@ -63,6 +65,7 @@ def gather(path: Path | str) -> dict[str, Any]:
         "digest": cache.digest if cache else None,
         "partial": _partial(cache),
         "dataset": dict(cache.dataset if cache else root["dataset"]),
+        "terms": terms_of(cache).to_dict() if cache else None,
         "earlier_digests": [state.digest for state in cache.manifest.earlier()] if cache else [],
         "teachers": {name: _teacher(cache, name) for name in finished if cache},
         "unfinished": _unfinished(path, cache.manifest.groups if cache else ()),
@@ -185,7 +188,10 @@ def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"{dataset['videos']:,} videos, {dataset['texts']:,} texts"
     )
     yield f"  dataset  {dataset['name']}: {dataset['title']}"
-    yield f"  licence  {dataset['licence']}"
+    terms = found["terms"]
+    yield f"  licence  {terms['licence'] if terms else dataset['licence']}"
+    if terms:
+        yield f"  share    {terms['share']}: {terms['reason']}"
     yield f"  source   {dataset['source']}"
     yield f"  splits   {splits}"
     yield f"  protocol {dataset['protocol']}"
@@ -228,7 +234,7 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
         metrics = list(_flattened(said))
         more = f", ... ({len(metrics)} in all)" if len(metrics) > METRICS_SHOWN else ""
         yield from _wrapped("report", f"{report}: {', '.join(metrics[:METRICS_SHOWN])}{more}")
-    yield from ("  " + line for line in table(list(_signal_rows(teacher["signals"])), right_from=4))
+    yield from ("  " + line for line in table(list(signal_rows(teacher["signals"])), right_from=4))
     for student, signals in sorted(_teaches(teacher["signals"]).items()):
         yield from _wrapped("of use", f"to {student}: {', '.join(signals)}")
 
@@ -257,7 +263,8 @@ def _teaches(signals: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _signal_rows(signals: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def signal_rows(signals: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A table of the signals that `gather` tells, first its head: axes, shape, encoding, bytes, errors."""
     measured = {error for signal in signals.values() for error in signal["errors"]}
     cosine = tuple(name for name in ("min_cosine", "mean_cosine") if name in measured)
     titles = (name.replace("_", " ") for name in cosine)

@@ -27,7 +27,8 @@ from store.parts import group_at, group_of
 from store.untrusted import JSON_VALUES, parse_json
 
 MANIFEST = "manifest.json"
-REPORTS, CARD, SHARING = "reports", "README.md", "sharing"
+REPORTS, SIGNATURES, SHARING = "reports", "signatures", "sharing"
+CARD, CROISSANT = "README.md", "croissant.json"
 MOST_OBJECTS = JSON_VALUES // 5
 
 
@@ -180,5 +181,5 @@ def is_group(path: str) -> bool:
 
 
 def is_outside(path: str) -> bool:
-    """Whether `path` lies outside every digest: reports/, the card, what tells of copies and states."""
-    return path.split("/")[0] in (REPORTS, SHARING) or path in (CARD, PARTIAL)
+    """Whether `path` lies outside every digest: reports, signatures, card, what tells of copies, states."""
+    return path.split("/")[0] in (REPORTS, SIGNATURES, SHARING) or path in (CARD, CROISSANT, PARTIAL)

@@ -231,8 +231,8 @@ class TeacherReader:
         """
         self.require(signals)
         axes = {name: self.signals[name].row_axis for name in signals}
-        if stepwise := [name for name, axis in axes.items() if axis == "S"]:
-            raise InputError(f"{stepwise[0]} has steps of a batch plan for rows; read it by itself")
+        if others := [name for name, axis in axes.items() if axis not in ("V", "T")]:
+            raise InputError(f"{others[0]} has neither videos nor texts for rows; read it by itself")
         rows = {"V": video_rows, "T": text_rows}
         return self._signal_rows.read({name: rows[axis] for name, axis in axes.items()}, out)
 

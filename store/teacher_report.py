@@ -243,6 +243,14 @@ def stated_before(cache: Cache, teacher: str) -> tuple[str, float] | None:
     return (split, published) if split in cache.splits and is_of(published, float) else None
 
 
+def stored_complaint(cache: Cache, teacher: str) -> str | None:
+    """What the stored report says against training on `teacher`; None if nothing, or it can't be read."""
+    try:
+        return complaint(read_json(cache.reports_dir / f"{REPORT}.json")["teachers"][teacher])
+    except (CacheError, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
 def write_report(cache: Cache, teacher: str, report: dict[str, Any]) -> Path:
     """Keep `report` in the cache, beside those of other teachers."""
     path = cache.reports_dir / f"{REPORT}.json"

@@ -10,7 +10,14 @@ from typing import Any
 
 from store.cli import HelpFormatter, add_chunk_cache, add_debug, cache_place, run_cli
 from store.lookup import plugin_names
-from student_train import compare_command, few_shot_command, over_splits, students, zero_shot_command
+from student_train import (
+    compare_command,
+    few_shot_command,
+    over_splits,
+    students,
+    video_files,
+    zero_shot_command,
+)
 
 SHORTHANDS = (
     ("--student", "student", f"one of: {', '.join(plugin_names(students))} (default: afa)"),
@@ -57,7 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
             name, parents=[shared], help=text, description=text, formatter_class=HelpFormatter
         )
 
-    add_train_options(command("train", "train students from a cache, untaught and taught, and compare them"))
+    train = command("train", "train students from a cache, untaught and taught, and compare them")
+    add_train_options(train)
     evaluate = command("evaluate", "repeat a run's numbers from its saved students; exit 1 if they differ")
     report = command("report", "print a run's table, and write it and the picture anew, from results.json")
     for parser_of_run in (evaluate, report):
@@ -74,6 +82,8 @@ def make_parser() -> argparse.ArgumentParser:
         "ablate", "train the rows of a paper's ablation alike, and print them beside the paper's"
     )
     add_train_options(ablate)
+    for parser_of_frames in (train, evaluate, ablate):
+        video_files.add_options(parser_of_frames)
     ablate.add_argument(
         "--row",
         dest="rows",
@@ -122,6 +132,11 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--print-config", action="store_true", help="print all settings as YAML and train nothing"
+    )
+    parser.add_argument(
+        "--despite-report",
+        action="store_true",
+        help="train also if the cache's report says that a teacher misses what was published of it",
     )
     for option, path, text in SHORTHANDS:
         metavar = "A,B,..." if path in ("seeds", "arms", "optimizer.lr", "track") else path.upper()

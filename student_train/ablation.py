@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from store.decoded_frames import DecodedFrames
 from store.durable import write_file
 from store.errors import InputError
 from store.lookup import check_name, load_plugin
@@ -31,7 +32,9 @@ from student_train.configuration import Configuration, Told, read_settings
 from student_train.evaluation.measure import TEACHER, measure
 from student_train.evaluation.request import Request
 from student_train.experiment import Experiment
+from student_train.guard import require_trusted
 from student_train.run_folder import Choice, RunFolder
+from student_train.video_files import opened_videos
 
 DIRECTIONS = {"t2v": TEXT_TO_VIDEO, "v2t": VIDEO_TO_TEXT}
 SHOWN = ("R@1", "SumR")
@@ -49,11 +52,19 @@ def ablate(options: argparse.Namespace) -> int:
     if not hasattr(options, "out"):
         raise InputError("name the folder of the runs: --out RUN")
     rows = chosen_rows(configuration.run.student, options.rows)
+    if not options.despite_report:
+        require_trusted(cache, Choice.of(configuration).teachers)
     cache.split(TEST_SPLIT)
     torch.set_num_threads(configuration.run.threads)
-    for row in rows:
-        experiment_of(cache, options.out, configuration, row).check((TAUGHT,))
-    found = {row.label: measured(cache, options.out, configuration, row) for row in rows}
+    with opened_videos(options, cache, Choice.of(configuration).teachers) as frames:
+        experiments = {
+            row.label: experiment_of(cache, options.out, configuration, row, frames) for row in rows
+        }
+        for experiment in experiments.values():
+            experiment.check((TAUGHT,))
+        found = {
+            label: measured(experiment, configuration, label) for label, experiment in experiments.items()
+        }
     results = {
         **told_of(configuration, cache),
         "rows": [{"label": row.label, "paper": list(row.paper), **found[row.label]} for row in rows],
@@ -91,7 +102,13 @@ def chosen_rows(student: str, wanted: Sequence[str]) -> list[AblationRow]:
     return [row for row in rows if not wanted or row.label in wanted]
 
 
-def experiment_of(cache: Cache, out: Path, configuration: Configuration, row: AblationRow) -> Experiment:
+def experiment_of(
+    cache: Cache,
+    out: Path,
+    configuration: Configuration,
+    row: AblationRow,
+    frames: Mapping[str, DecodedFrames],
+) -> Experiment:
     """The run of one row; raises InputError for several learning rates, which would be chosen by row."""
     rates = configuration.recipe.optimizer.lr
     if len(rates) > 1:
@@ -101,14 +118,13 @@ def experiment_of(cache: Cache, out: Path, configuration: Configuration, row: Ab
     module = load_plugin(students, "student", configuration.run.student)
     recipe = module.ablated(configuration.recipe, row.losses)
     choice = replace(Choice.of(configuration), recipe=recipe)
-    return Experiment(cache, RunFolder(out / row.folder), choice)
+    return Experiment(cache, RunFolder(out / row.folder), choice, frames=frames)
 
 
-def measured(cache: Cache, out: Path, configuration: Configuration, row: AblationRow) -> dict[str, Any]:
+def measured(experiment: Experiment, configuration: Configuration, label: str) -> dict[str, Any]:
     """Train what is missing of a row; direction -> metric -> mean, std, per_seed, of student and teacher."""
-    print(f"-- {row.label}", flush=True)
-    experiment = experiment_of(cache, out, configuration, row)
-    experiment.run.pin(cache, experiment.choice)
+    print(f"-- {label}", flush=True)
+    experiment.run.pin(experiment.cache, experiment.choice)
     seeds, rates = configuration.run.seeds, configuration.recipe.optimizer.lr
     selection = experiment.select_and_train((TAUGHT,), seeds)
     request = Request((TAUGHT,), seeds, rates, configuration.run.evaluation)

@@ -17,15 +17,16 @@ from store.reader import open_cache
 from student_train import students
 from student_train.checkpoint import readable_json
 from student_train.config import TEST_SPLIT, Recipe
-from student_train.configuration import Told, read_settings
+from student_train.configuration import Configuration, Told, read_settings
 from student_train.distributed import from_first, join_processes, rank
 from student_train.evaluation.measure import measure
 from student_train.evaluation.report import markdown
 from student_train.evaluation.request import Request, is_current
 from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
-from student_train.guard import TerminatedError
+from student_train.guard import TerminatedError, require_trusted
 from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder, identity_of, run_cache
+from student_train.video_files import opened_videos
 
 SAME_NUMBERS, OTHER_NUMBERS = 0, 1
 ENDED_BY_SIGTERM = 143
@@ -44,14 +45,22 @@ def train(options: argparse.Namespace) -> int:
         return SAME_NUMBERS
     if not hasattr(options, "out"):
         raise InputError("name the folder of the run: --out RUN")
-    settings, choice = configuration.run, Choice.of(configuration)
+    choice = Choice.of(configuration)
+    if not options.despite_report:
+        require_trusted(cache, choice.teachers)
     cache.split(TEST_SPLIT)
-    torch.set_num_threads(settings.threads)
-    run = RunFolder(options.out)
-    experiment = Experiment(cache, run, choice, settings.track)
+    torch.set_num_threads(configuration.run.threads)
+    with opened_videos(options, cache, choice.teachers) as frames:
+        experiment = Experiment(cache, RunFolder(options.out), choice, configuration.run.track, frames)
+        return train_what_is_missing(experiment, configuration)
+
+
+def train_what_is_missing(experiment: Experiment, configuration: Configuration) -> int:
+    """The run of `train`; its exit status."""
+    run, settings, choice = experiment.run, configuration.run, experiment.choice
     experiment.check(settings.arms)
     if rank() == 0:
-        run.pin(cache, choice)
+        run.pin(experiment.cache, choice)
         run.write(SETTINGS_FILE, configuration.to_yaml().encode())
     request = Request(settings.arms, settings.seeds, choice.recipe.optimizer.lr, settings.evaluation)
     current = from_first(is_current(run, request) if rank() == 0 else None)
@@ -92,7 +101,8 @@ def evaluate(options: argparse.Namespace) -> int:
     way_out = "name the cache that it was trained from with --cache"
     require_same(identity, identity_of(cache, choice), f"the run in {run.path}", way_out)
     request = Request.from_dict(results["request"])
-    measured = measure(Experiment(cache, run, choice), request, results["learning_rate"])
+    with opened_videos(options, cache, choice.teachers) as frames:
+        measured = measure(Experiment(cache, run, choice, frames=frames), request, results["learning_rate"])
     print(markdown({**results, **measured}), end="")
     other = list(other_numbers(results, measured))
     for field, was, now in other:

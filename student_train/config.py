@@ -26,6 +26,9 @@ KEEPS = (KEEP_BEST, KEEP_LAST, KEEP_BEST_ON_TEST)
 BF16 = "bf16"
 PRECISIONS = ("no", BF16)
 
+FIRST, DRAWN = "first", "drawn"
+RENDITIONS = (FIRST, DRAWN)
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -77,7 +80,8 @@ class Recipe:
     untaught_model: of the untaught arm, where that is a model of its own; None: the same. shots: how many
     videos of each class are trained on, drawn from the seed of the training; None: all. Where these are fewer
     than batch_size, they are the batch. classes: numbers of the classes that are trained on and tested, for
-    zero-shot recognition of the others; None: all.
+    zero-shot recognition of the others; None: all. renditions: of a view that holds several of each
+    video, a row shows the "first", or one "drawn" anew in every epoch (`student_train.renditions`).
     """
 
     model: Any
@@ -95,6 +99,7 @@ class Recipe:
     untaught_model: Any = None
     shots: int | None = None
     classes: tuple[int, ...] | None = None
+    renditions: str = FIRST
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)
@@ -103,6 +108,7 @@ class Recipe:
         at_least("least_taught_share", self.least_taught_share, 0)
         check_name("keep", self.keep, KEEPS)
         check_name("precision", self.precision, PRECISIONS)
+        check_name("renditions", self.renditions, RENDITIONS)
 
     def model_of(self, arm: str) -> Any:
         """The Config of the student in `arm`."""

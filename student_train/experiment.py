@@ -16,17 +16,22 @@ from statistics import fmean
 from types import MappingProxyType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
+from store.decoded_frames import DecodedFrames
 from store.errors import InputError
 from store.lookup import load_plugin
 from store.reader import Cache, TeacherReader
 from student_train import students
 from student_train.checkpoint import Checkpoints, StepLog, load_story, save_training
-from student_train.config import KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
+from student_train.config import DRAWN, KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
 from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.guard import UnchangedCache
+from student_train.needs import PIXELS
+from student_train.renditions import drawn_renditions
+from student_train.row_tensors import whole_tensors
 from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
 from student_train.smoke import smoke_step
 from student_train.stream import TrainingStream, order_of, order_story, require
@@ -57,13 +62,21 @@ class Selection:
 class Experiment:
     """The trainings of one run; a finished one is never trained again.
 
-    track: services that are told every step, besides TensorBoard. saving: options of `Checkpoints`.
+    track: services that are told every step, besides TensorBoard. frames: decoded from videos, by view, in
+    place of what the cache keeps. saving: options of `Checkpoints`.
     Raises UnknownNameError or InputError before the first step if the cache lacks what a loss needs.
     """
 
     saving: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, cache: Cache, run: RunFolder, choice: Choice, track: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        run: RunFolder,
+        choice: Choice,
+        track: Sequence[str] = (),
+        frames: Mapping[str, DecodedFrames] = MappingProxyType({}),
+    ) -> None:
         self.cache = cache
         self.run = run
         self.choice = choice
@@ -71,11 +84,11 @@ class Experiment:
         self.teacher: TeacherReader = cache.teacher(choice.teacher)
         self.module: ModuleType = load_plugin(students, "student", choice.student)
         others = {role: cache.teacher(name) for role, name in choice.roles.items()}
-        self.teachers = Teachers(self.teacher, others, choice.recipe.classes)
+        self.teachers = Teachers(self.teacher, others, choice.recipe.classes, frames)
         self.recognises: bool = choice.recipe.model.recognises
         self.rows: PairedRows = training_rows(cache, self.teachers, self.recognises)
-        names = (choice.teacher, *choice.roles.values())
-        self.unchanged = UnchangedCache(cache, lambda found: pinned_digests(found, names))
+        self.frames = frames
+        self.unchanged = UnchangedCache(cache, lambda found: pinned_digests(found, choice.teachers))
         wanted = TEST_SPLIT if choice.recipe.keep == KEEP_BEST_ON_TEST else VAL_SPLIT
         self.scored_split = wanted if wanted in cache.splits else None
         self.val: EvaluationRows | None = None
@@ -86,8 +99,8 @@ class Experiment:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
         for service in self.track:
             service_module(service)
-        for arm in arms:
-            self.stream(self.task(arm), seed=0)
+        needs = [need for arm in arms for need in self.stream(self.task(arm), seed=0).needs]
+        self.check_videos(PIXELS in needs)
         rates = self.choice.recipe.optimizer.lr
         if self.scored_split == TEST_SPLIT and len(rates) > 1:
             raise InputError(
@@ -99,6 +112,17 @@ class Experiment:
                 f"{self.cache.path.name} has no split {VAL_SPLIT!r} to choose one of {len(rates)} learning "
                 "rates on; give one with --learning-rates (its last epoch is then kept)"
             )
+
+    def check_videos(self, read: bool) -> None:
+        """Refuse video files that nobody reads, or that do not hold all rows."""
+        if self.frames and not read:
+            raise InputError(f"student {self.choice.student!r} reads no frames so made; leave out --videos")
+        held_out = [
+            self.cache.split(name).video for name in (VAL_SPLIT, TEST_SPLIT) if name in self.cache.splits
+        ]
+        rows = np.concatenate([self.rows.video, *held_out])
+        for decoded in self.frames.values():
+            decoded.require(rows[self.teachers.video_usable[rows]])
 
     def select_and_train(self, arms: Sequence[str], seeds: Sequence[int]) -> Selection:
         """Train every arm with every seed at the selected learning rate."""
@@ -141,7 +165,7 @@ class Experiment:
         recipe = self.choice.recipe
         torch.manual_seed(seed)
         task = self.task(arm)
-        started_from = task.student.start()
+        started_from = self.started(task.student)
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
         told = {"arm": arm, "learning_rate": learning_rate, "seed": seed}
@@ -166,6 +190,11 @@ class Experiment:
             save_training(folder, trained.state, story)
             checkpoints.clear()
         return story
+
+    def started(self, student: Student) -> dict[str, Any]:
+        """Let `student` take over public weights, and what the teachers stored of themselves; its record."""
+        needs = student.config.starts_from
+        return {**student.start(), **student.take_over(whole_tensors(self.teachers, needs))}
 
     def watch(
         self, label: str, folder: Path, told: Mapping[str, Any], logs: ExitStack
@@ -211,7 +240,7 @@ class Experiment:
     def student(self, arm: str) -> Student:
         """A new student of `arm` for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model_of(arm)
-        shaped_by = (*config.needs, *config.shaped_by)
+        shaped_by = (*config.needs, *config.shaped_by, *config.starts_from)
         require(self.teachers, shaped_by)
         return self.module.build(config, self.teachers.sizes(shaped_by))
 
@@ -223,7 +252,8 @@ class Experiment:
             batch_size = min(batch_size, len(rows.text))
         taught = self.task(TAUGHT).needs
         order = order_of(rows, self.teachers, taught, batch_size, seed)
-        return TrainingStream(rows, self.teachers, task.needs, order)
+        drawn = drawn_renditions(self.teachers, task.needs, seed) if recipe.renditions == DRAWN else None
+        return TrainingStream(rows, self.teachers, task.needs, order, drawn)
 
 
 def kept_score(story: Mapping[str, Any]) -> float:

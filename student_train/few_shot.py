@@ -30,6 +30,7 @@ from student_train.evaluation.report import table, with_spread
 from student_train.evaluation.request import Request
 from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
+from student_train.guard import require_trusted
 from student_train.run_folder import Choice, RunFolder
 
 ALL = "all"
@@ -52,6 +53,8 @@ def few_shot(options: argparse.Namespace) -> int:
             f"student {configuration.run.student!r} learns from captions, which have no shots; "
             "take one that recognises classes, e.g. --student text4vis"
         )
+    if not options.despite_report:
+        require_trusted(cache, Choice.of(configuration).teachers)
     cache.split(TEST_SPLIT)
     torch.set_num_threads(configuration.run.threads)
     experiments = {

@@ -1,4 +1,4 @@
-"""What stops a training in time: broken numbers, a silent teacher, a cache that changes, a SIGTERM."""
+"""What stops a training in time: broken numbers, a doubtful or silent teacher, a changed cache, SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -15,6 +15,7 @@ from store.errors import CacheError, InputError, NonFiniteError
 from store.identity import require_same
 from store.manifest import MANIFEST
 from store.reader import Cache, open_cache
+from store.teacher_report import stored_complaint
 from student_train.step_source import Step
 
 NAMED_ROWS = 4
@@ -37,6 +38,17 @@ def require_finite(numbers: Mapping[str, float], where: str, rows: Step, cache: 
         f"{where}: {broken[0]} is {numbers[broken[0]]}, nothing can be learned from it; its rows are "
         f"{', '.join(named[:NAMED_ROWS])}{more}; choose smaller --learning-rates, or verify the cache"
     )
+
+
+def require_trusted(cache: Cache, teachers: Iterable[str]) -> None:
+    """Raise InputError if the stored report of one of `teachers` misses what was published of it."""
+    for name in teachers:
+        reason = stored_complaint(cache, name)
+        if reason is not None:
+            raise InputError(
+                f"teacher {name!r} of {cache.path.name}: {reason}; to train on it all the same, say "
+                "--despite-report"
+            )
 
 
 class TaughtShare:

@@ -40,7 +40,7 @@ def row_tensors(
         if axis == "V" and (name in (PIXELS, RELEVANCE) or row_axis(teacher, name) == "V"):
             found[in_role(FRAME_VALID, role)] = torch.from_numpy(teacher.frame_valid[rows, rendition])
         if (name, axis) == (PIXELS, "V"):
-            found[need] = torch.from_numpy(teacher.pixels.read(rows)[:, rendition])
+            found[need] = torch.from_numpy(teachers.pixels(teacher, rows)[:, rendition])
         elif (name, axis) == (CLASS, "V"):
             found[need] = torch.from_numpy(teachers.class_numbers(rows))
         elif name.startswith(OF_CLASSES) and axis == "V":
@@ -54,6 +54,16 @@ def row_tensors(
             )
     if axis == "V":
         found.setdefault(FRAME_VALID, torch.from_numpy(teachers.main.frame_valid[rows, rendition]))
+    return found
+
+
+def whole_tensors(teachers: Teachers, needs: Sequence[str]) -> dict[str, Tensor]:
+    """All rows of signals that tell of a teacher itself, under their own names."""
+    found = {}
+    for need in needs:
+        name, role = split_role(need)
+        teacher = teachers.in_role(role)
+        found[need] = torch.from_numpy(teacher.read_decoded(name, np.arange(teacher.row_count(name))))
     return found
 
 

@@ -52,6 +52,11 @@ class Choice:
     recipe: Recipe
     roles: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def teachers(self) -> list[str]:
+        """Names of all that are listened to."""
+        return list(dict.fromkeys((self.teacher, *self.roles.values())))
+
     @classmethod
     def of(cls, configuration: Configuration) -> Choice:
         run = configuration.run
@@ -68,7 +73,7 @@ def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
     settings = choice.recipe.to_dict()
     del settings["optimizer"]["lr"]
     return {
-        "cache": pinned_digests(cache, (choice.teacher, *choice.roles.values())),
+        "cache": pinned_digests(cache, choice.teachers),
         "dataset": cache.dataset["name"],
         "teacher": choice.teacher,
         "roles": dict(choice.roles),

@@ -14,7 +14,7 @@ from store.errors import UnknownNameError
 from store.pair_scores import PLANNED
 from store.reader import TeacherReader
 from store.signals import plan_of
-from student_train.decoding import Decoder
+from student_train.decoding import Decoder, one_rendition
 from student_train.needs import (
     CLASS,
     FRAME_VALID,
@@ -47,6 +47,15 @@ class Step:
     video: np.ndarray
     text: np.ndarray
     batch: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`video`, `text` [B] of the global batch; `own_rendition` [b] of this process's; None: the first."""
+
+    video: np.ndarray
+    text: np.ndarray
+    own_rendition: np.ndarray | None
 
 
 @dataclass
@@ -110,36 +119,42 @@ class StepSource:
         signals: Sequence[str],
         video_rows: np.ndarray,
         text_rows: np.ndarray,
+        renditions: np.ndarray | None = None,
         out: StepBuffers | None = None,
     ) -> Step:
-        """The step of the global rows `video_rows`, `text_rows` [B]; it holds until `out` is filled again."""
+        """The step of the global rows `video_rows`, `text_rows` [B]; it holds until `out` is filled again.
+
+        renditions: [B] of the videos; None: the first of each.
+        """
         out = out or self.buffers(signals, len(video_rows[self.own]))
+        rows = Rows(video_rows, text_rows, None if renditions is None else renditions[self.own])
         if self.device.type != "cuda":
-            return Step(video_rows, text_rows, self._read(video_rows, text_rows, out))
+            return Step(video_rows, text_rows, self._read(rows, out))
         stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(stream):
-            step = Step(video_rows, text_rows, self._read(video_rows, text_rows, out))
+            step = Step(video_rows, text_rows, self._read(rows, out))
         # The host's buffers are free, and the tensors complete, once the copies are done.
         stream.synchronize()
         return step
 
-    def _read(self, video: np.ndarray, text: np.ndarray, out: StepBuffers) -> dict[str, Any]:
+    def _read(self, rows: Rows, out: StepBuffers) -> dict[str, Any]:
+        video, text = rows.video, rows.text
         own_video, own_text = video[self.own], text[self.own]
         stored = {
             name: self._readers[name].batch(of_it, own_video, own_text, out.stored[name])
             for name, of_it in self._signals.items()
         }
         decoded = {
-            (teacher, name): self._decode(teacher, name, value, out)
+            (teacher, name): self._decode((teacher, name), value, rows.own_rendition, out)
             for teacher, of_it in stored.items()
             for name, value in of_it.items()
         }
-        batch: dict[str, Any] = {FRAME_VALID: self._frame_valid(self.teachers.main, own_video)}
+        batch: dict[str, Any] = {FRAME_VALID: self._frame_valid(self.teachers.main, rows)}
         for need in self.needs:
             name, role = split_role(need)
             teacher = self.teachers.in_role(role)
             if role:
-                batch.setdefault(in_role(FRAME_VALID, role), self._frame_valid(teacher, own_video))
+                batch.setdefault(in_role(FRAME_VALID, role), self._frame_valid(teacher, rows))
             if self._constants[need] is not None:
                 batch[need] = self._constants[need]
             elif name == RELEVANCE:
@@ -148,27 +163,28 @@ class StepSource:
             elif name in teacher.signals:
                 batch[need] = decoded[teacher.name, name]
             else:
-                batch |= self._other(need, teacher, video, text)
+                batch |= self._other(need, teacher, rows)
         if not self.siblings_are_negatives:
             batch |= self._siblings(video, text)
         return batch
 
-    def _decode(self, teacher: str, name: str, value: Any, out: StepBuffers) -> Tensor:
+    def _decode(
+        self, key: tuple[str, str], value: Any, rendition: np.ndarray | None, out: StepBuffers
+    ) -> Tensor:
         """On a CPU into memory that is used again: a fresh array costs as much as the decoding."""
-        decode, key = self._decoders[teacher, name], (teacher, name)
-        decoded = decode(value, out.decoded.get(key))
+        decoded = self._decoders[key](value, out.decoded.get(key), rendition)
         if self.device.type == "cpu" and decoded.dtype == torch.float32:
             out.decoded.setdefault(key, decoded)
         return decoded
 
-    def _frame_valid(self, teacher: TeacherReader, own_video: np.ndarray) -> Tensor:
-        return torch.from_numpy(teacher.frame_valid[own_video, 0]).to(self.device)
+    def _frame_valid(self, teacher: TeacherReader, rows: Rows) -> Tensor:
+        rendition = 0 if rows.own_rendition is None else rows.own_rendition
+        return torch.from_numpy(teacher.frame_valid[rows.video[self.own], rendition]).to(self.device)
 
-    def _other(
-        self, need: str, teacher: TeacherReader, video: np.ndarray, text: np.ndarray
-    ) -> dict[str, Any]:
+    def _other(self, need: str, teacher: TeacherReader, rows: Rows) -> dict[str, Any]:
         """What is no signal of rows: scores of pairs, words, pixels, classes."""
         name, role = split_role(need)
+        video, text = rows.video, rows.text
         own_video, own_text = video[self.own], text[self.own]
         if name == PAIR_SCORES:
             return self._pair_scores(need, in_role(PAIR_KNOWN, role), teacher, video, text)
@@ -182,7 +198,8 @@ class StepSource:
             numbers = self.teachers.class_numbers(own_video)
             return {need: torch.from_numpy(numbers).to(self.device)}
         if name == PIXELS:
-            return {need: torch.from_numpy(teacher.pixels.read(own_video)[:, 0]).to(self.device)}
+            frames = one_rendition(self.teachers.pixels(teacher, own_video), rows.own_rendition)
+            return {need: torch.from_numpy(frames).to(self.device)}
         assert name.startswith(PLANNED_TOPK)
         signal, plan = planned_topk_signal(teacher, name)
         step = self.teachers.cache.batch_plan(plan).replayed_step(video, text)

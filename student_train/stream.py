@@ -6,7 +6,7 @@ A training row is a text row with its video. The order is a pure function of (se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ import torch
 from store.batch_plan import BatchPlan, rank_strip
 from store.errors import InputError, UnknownNameError
 from store.feeder import BatchFeeder
+from store.identity import PLUGIN
 from store.pair_scores import NO_PAIRS, PLANNED
 from store.plans import PlannedBatches
 from store.reader import Cache
-from store.signals import kind_of
+from store.signals import VISION_HEAD, kind_of
 from store.teacher_reader import MATCH_SIGNALS
 from student_train.distributed import rank, world_size
 from student_train.needs import (
@@ -32,6 +33,7 @@ from student_train.needs import (
     TEXT,
     split_role,
 )
+from student_train.renditions import DrawnRenditions
 from student_train.row_tensors import logit_scale
 from student_train.step_source import Step, StepSource, planned_topk_signal
 from student_train.teachers import Teachers
@@ -135,7 +137,7 @@ def require(teachers: Teachers, needs: Sequence[str]) -> None:
         teacher = teachers.in_role(role)
         if name == LOGIT_SCALE:
             logit_scale(teacher)
-        elif name == PIXELS and teacher.kept_pixels is None:
+        elif name == PIXELS and not teachers.has_pixels(teacher):
             missing.setdefault(teacher.name, []).append(name)
         elif name == PAIR_SCORES:
             if teacher.pair_layout.layout == NO_PAIRS:
@@ -158,32 +160,58 @@ def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:
     stored = [name for name in signals if name not in NOT_SIGNALS]
     for name in stored:
         kind_of(name)
-    layers = [name.split("/")[1] for name in stored if name.startswith("vit_layers/")]
+    layers = layers_among(stored)
+    of_towers = len(layers) + (VISION_HEAD in stored)
+    if stored == [VISION_HEAD]:
+        # It comes with the last layer, and is added to a finished dump of the same layers.
+        layers = layers_among(cache.teacher(teacher).signals)
     options = f" --layers {','.join(layers)}" if layers else ""
     options += " --keep-pixels jpeg:90" if PIXELS in signals else ""
-    known = len(stored) == len(layers) and PAIR_SCORES not in signals
+    options += " --extend" if stored == [VISION_HEAD] == list(signals) else ""
+    videos = "; or give the videos themselves: --videos DIR" if PIXELS in signals else ""
     folder = cache.path if cache.location is None else "WHERE_YOU_PULLED_IT"
+    known = len(stored) == of_towers and PAIR_SCORES not in signals
     return (
         f"teacher {teacher!r} in {cache.path.name} stores no {', '.join(signals)}, which the student or a "
         f"loss needs; dump it{'' if known else ', by a teacher that emits it'}: python -m teacher_dump dump "
         f"--dataset {cache.dataset['name']} --data DATA --cache {folder} "
-        f"--teacher {teacher if known else 'TEACHER'}{options}"
+        f"--teacher {as_told(cache, teacher) if known else 'TEACHER'}{options}{videos}"
     )
+
+
+def as_told(cache: Cache, teacher: str) -> str:
+    """What a dump is told of a teacher of the cache, which may hold it under another name."""
+    plugin = cache.teacher(teacher).identity.get(PLUGIN)
+    return teacher if plugin is None else f"{plugin} --name {teacher}"
+
+
+def layers_among(signals: Iterable[str]) -> list[str]:
+    """The numbers of those that are layers."""
+    return [name.split("/")[1] for name in signals if name.startswith("vit_layers/")]
 
 
 class TrainingStream:
     """Batches of the train split, equal for everybody who trains with the same seed.
 
     needs: as a Task names them. Every process holds its strip of the global batch. The tail of an epoch that
-    fills no batch is dropped. order: which rows meet, from `order_of`. Raises UnknownNameError, naming the
-    command that adds it, for what a teacher lacks, before the first batch.
+    fills no batch is dropped. order: which rows meet, from `order_of`. drawn: which rendition of a video is
+    seen; None: the first. Raises UnknownNameError, naming the command that adds it, for what a teacher lacks,
+    before the first batch.
     """
 
-    def __init__(self, rows: PairedRows, teachers: Teachers, needs: Sequence[str], order: Order) -> None:
+    def __init__(
+        self,
+        rows: PairedRows,
+        teachers: Teachers,
+        needs: Sequence[str],
+        order: Order,
+        drawn: DrawnRenditions | None = None,
+    ) -> None:
         self.rows = rows
         self.teachers = teachers
         self.needs = tuple(needs)
         self.order = order
+        self.drawn = drawn
         self.own = rank_strip(order.batch_size, rank(), world_size())
         require(teachers, needs)
 
@@ -203,5 +231,13 @@ class TrainingStream:
         A step holds until the next-but-one; close the feeder, or use it in a with statement.
         """
         source = StepSource(self.teachers, self.needs, self.own, siblings_are_negatives, device)
-        rows = ((self.rows.video[some], self.rows.text[some]) for some in self.order.steps(first, behind))
-        return BatchFeeder(source, (), rows, self.own.stop - self.own.start)
+        return BatchFeeder(source, (), self._rows(first, behind), self.own.stop - self.own.start)
+
+    def _rows(self, first: int, behind: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """Videos and texts [B] of each step, and renditions, where they are drawn."""
+        for step, some in enumerate(self.order.steps(first, behind), start=first):
+            video, text = self.rows.video[some], self.rows.text[some]
+            if self.drawn is None:
+                yield video, text
+            else:
+                yield video, text, self.drawn.of(step // self.steps_per_epoch, video)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -13,17 +14,25 @@ from store.reader import Cache, TeacherReader
 from student_train.needs import CLASS, MAIN, OF_CLASSES, PIXELS, roles_of, split_role
 
 
+class Frames(Protocol):
+    """Where the frames of a view are read from: what the cache keeps, or `store.decoded_frames`."""
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 RGB [N, R, M, Y, X, 3] of the videos `rows` [N]; a place without a frame holds zeros."""
+
+
 @dataclass(frozen=True)
 class Teachers:
     """main: whose signals a need without a role means. roles: teachers by role; the main's, if not filled.
 
     classes: numbers of the dataset's classes that there are for these teachers, counted anew from 0; None:
-    all.
+    all. frames: by the name of a view, where its frames are read from in place of what the cache keeps.
     """
 
     main: TeacherReader
     roles: Mapping[str, TeacherReader] = field(default_factory=dict)
     classes: tuple[int, ...] | None = None
+    frames: Mapping[str, Frames] = field(default_factory=dict)
 
     @property
     def cache(self) -> Cache:
@@ -68,6 +77,18 @@ class Teachers:
 
     def in_role(self, role: str) -> TeacherReader:
         return self.main if role == MAIN else self.roles.get(role, self.main)
+
+    def has_pixels(self, teacher: TeacherReader) -> bool:
+        """Whether there are frames of the view of `teacher`."""
+        return teacher.view.name in self.frames or teacher.kept_pixels is not None
+
+    def pixels(self, teacher: TeacherReader, rows: np.ndarray) -> np.ndarray:
+        """uint8 RGB [N, R, M, Y, X, 3] of the videos `rows` [N], as `teacher` saw them.
+
+        Raises UnknownNameError if there are none.
+        """
+        decoded = self.frames.get(teacher.view.name)
+        return (teacher.pixels if decoded is None else decoded).read(rows)
 
     def sizes(self, needs: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """{need: {axis letter: length}} of every signal, with the roles that `needs` name, and of pixels.

@@ -8,6 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = (
+    "test_end_to_end",
+    "test_fit",
+    "test_hostile_caches",
+    "test_faults",
+    "test_students",
+    "test_pair_layouts",
+)
+"""Files of tests that take longest: begun first, so that no core waits for one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")

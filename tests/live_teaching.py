@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from student_train.needs import FRAME_VALID, PAIR_SCORES, RELEVANCE, in_role
 from student_train.rows import PairBlock
@@ -25,9 +26,13 @@ Frames = Callable[[np.ndarray], tuple[Tensor, Tensor]]
 
 
 class LiveTeacher:
-    """One teacher in its role, asked for the signals of a batch."""
+    """One teacher in its role, asked for the signals of a batch.
 
-    def __init__(self, teacher: Teacher, temperature: float, role: str = "") -> None:
+    temperature: of its frame relevance. A teacher without logits of its own (CLIP4Clip) scores pairs by the
+    cosine of the mean of its frames after time with the text.
+    """
+
+    def __init__(self, teacher: Teacher, temperature: float = 1.0, role: str = "") -> None:
         self.teacher = teacher
         self.temperature = temperature
         self.role = role
@@ -36,12 +41,25 @@ class LiveTeacher:
     def __call__(self, frames: Tensor, valid: Tensor, texts: Sequence[str]) -> dict[str, Any]:
         videos = {**self.teacher.encode_videos(frames, valid), FRAME_VALID: valid}
         words = self.teacher.encode_texts(texts)
-        score = self.teacher.score_pairs(videos, words)
-        relevance = self.teacher.relevance(videos, words)
-        distribution = (relevance / self.temperature).masked_fill(~valid, -torch.inf).softmax(-1)
-        found = {**videos, **words, PAIR_SCORES: PairBlock.whole(score.float()), RELEVANCE: distribution}
+        emitted = {spec.name for spec in self.teacher.signals}
+        found = {**videos, **words}
+        if "video_text_logits" in emitted:
+            score = self.teacher.score_pairs(videos, words)
+        else:
+            score = self.factored(videos["temporal_frame_embedding"], valid, words["text_embedding"])
+        found[PAIR_SCORES] = PairBlock.whole(score.float())
+        if RELEVANCE in emitted:
+            relevance = self.teacher.relevance(videos, words) / self.temperature
+            found[RELEVANCE] = relevance.masked_fill(~valid, -torch.inf).softmax(-1)
         # Tensors of inference mode can't take part in a backward pass.
         return {in_role(name, self.role): detached(value) for name, value in found.items()}
+
+    def factored(self, frames: Tensor, valid: Tensor, texts: Tensor) -> Tensor:
+        """What `store.pair_scores` computes of stored embeddings."""
+        share = valid / valid.sum(-1, keepdim=True)
+        video = (functional.normalize(frames, dim=-1) * share.unsqueeze(-1)).sum(1)
+        scale: float = self.teacher.identity()["logit_scale"]
+        return scale * functional.normalize(video, dim=-1) @ functional.normalize(texts, dim=-1).T
 
 
 def detached(value: Any) -> Any:
@@ -49,7 +67,7 @@ def detached(value: Any) -> Any:
 
 
 class LiveStream:
-    """The steps of `stream`, in its order, with what `teachers` say live in place of what its cache holds."""
+    """The steps of `stream`, in its order, with what `teachers` say live over what its cache holds."""
 
     def __init__(self, stream: TrainingStream, teachers: Sequence[LiveTeacher], frames: Frames) -> None:
         self._stream = stream
@@ -73,5 +91,4 @@ class LiveStream:
         said: dict[str, Any] = {}
         for live in self._live:
             said |= live(frames, valid, texts)
-        batch = {name: said.get(name, value) for name, value in step.batch.items()}
-        return Step(step.video, step.text, batch)
+        return Step(step.video, step.text, {**step.batch, **said})

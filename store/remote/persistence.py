@@ -85,7 +85,7 @@ def persistently(
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
-    status = status_of(error)
+    status = _own_status(error)
     if status is not None:
         return status in PASSING_STATUS
     if is_full(error) or isinstance(error, PermissionError | FileNotFoundError | FileExistsError):
@@ -93,11 +93,19 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, ConnectionError | TimeoutError | EOFError):
         return True
     names = {base.__name__ for base in type(error).__mro__}
-    return bool(names & PASSING_NAMES) or (isinstance(error, OSError) and error.errno in PASSING_ERRNO)
+    if names & PASSING_NAMES or (isinstance(error, OSError) and error.errno in PASSING_ERRNO):
+        return True
+    return status_of(error) in PASSING_STATUS
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error of any library tells; None if it tells none."""
+    """The HTTP status that an error of any library tells, or what caused it; None if none does."""
+    status = _own_status(error)
+    cause = error.__cause__
+    return status_of(cause) if status is None and isinstance(cause, Exception) else status
+
+
+def _own_status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     told = [
         getattr(error, "status", None),
@@ -111,8 +119,7 @@ def status_of(error: BaseException) -> int | None:
             status = int(status)
         if type(status) is int and 300 <= status < 600:
             return status
-    cause = error.__cause__
-    return status_of(cause) if isinstance(cause, Exception) else None
+    return None
 
 
 def is_full(error: BaseException) -> bool:

@@ -15,19 +15,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, sync_folder, write_file
-from store.errors import DamagedCacheError, IdentityError, InputError, MissingFileError
+from store.errors import DamagedCacheError, IdentityError, InputError, MissingFileError, SignatureError
 from store.lock import WriterLock
-from store.manifest import MANIFEST, MOST_OBJECTS, Manifest
+from store.manifest import CARD, CROISSANT, MANIFEST, MOST_OBJECTS, Manifest
 from store.partial import Partial
 from store.parts import TEACHERS, VIEWS, groups_of
 from store.remote.downloads import download, in_threads, missing_bytes
 from store.remote.selection import Wanted, left_out
 from store.remote.source import Remote
+from store.sharing import STATED
+from store.signing import SIGNATURE_BYTES, signature_path, verify
 from store.untrusted import require_plain_tree
 
-CARD_FILES = ("README.md", "croissant.json", "reports/sharing.json")
+CARD_FILES = (CARD, CROISSANT, STATED)
 """What lies outside every digest and goes along: what a person reads, and whether it may be passed on."""
 CARD_BYTES = 1 << 20
+MOST_GROUPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,13 @@ class PullPlan:
 
 @dataclass(frozen=True)
 class Pulled:
-    """The state that is at `root` now, and how many bytes were fetched for it, metadata apart."""
+    """The state that is at `root` now, the bytes fetched for it, metadata apart, and who signed it."""
 
     root: Path
     digest: str
     fetched: int
     lacks: tuple[str, ...]
+    signer: str | None = None
 
 
 def plan_only(remote: Remote, destination: Path, wanted: Wanted) -> PullPlan:
@@ -63,13 +67,19 @@ def plan_only(remote: Remote, destination: Path, wanted: Wanted) -> PullPlan:
         return _plan(remote, manifest, Path(folder), wanted, there)
 
 
-def pull(remote: Remote, destination: Path, wanted: Wanted, progress: bool = False) -> Pulled:
+def pull(
+    remote: Remote, destination: Path, wanted: Wanted, progress: bool = False, trusted: Path | None = None
+) -> Pulled:
     """Bring the state that `remote`'s location names, or what is `wanted` of it, to `destination`.
 
-    Raises MissingFileError, UnknownNameError, IdentityError if `destination` holds another cache, InputError
-    if something else lies there or the disk is too small, DamagedCacheError, RemoteError, LockedCacheError.
+    trusted: keys of which one has to have signed that state, see `store.signing`; SignatureError if none has,
+    before anything of it is brought. Raises MissingFileError, UnknownNameError, IdentityError if
+    `destination` holds another cache, InputError if something else lies there or the disk is too small,
+    DamagedCacheError, RemoteError, LockedCacheError.
     """
     manifest = remote.manifest()
+    signature = b"" if trusted is None else _signature(remote, manifest.digest)
+    signer = None if trusted is None else verify(manifest.digest, signature, trusted)
     root = destination if (destination / MANIFEST).is_file() else _aside(destination)
     if root != destination and destination.exists() and any(destination.iterdir()):
         raise InputError(f"{destination} exists and is no finished cache; pull into another folder")
@@ -85,6 +95,8 @@ def pull(remote: Remote, destination: Path, wanted: Wanted, progress: bool = Fal
         ) as bar:
             fetched = download(remote, plan.records, root, bar.update)
         _bring_card(remote, root)
+        if signature:
+            write_file(root / signature_path(manifest.digest), signature)
         partial = _what_lacks(remote, root, plan)
         partial.write(root)
         write_file(root / MANIFEST, canonical_json(kept.to_dict()))
@@ -95,7 +107,7 @@ def pull(remote: Remote, destination: Path, wanted: Wanted, progress: bool = Fal
             destination.rmdir()
         os.rename(root, destination)
         sync_folder(destination.parent)
-    return Pulled(destination, kept.digest, fetched, partial.lacks)
+    return Pulled(destination, kept.digest, fetched, partial.lacks, signer)
 
 
 def _aside(destination: Path) -> Path:
@@ -132,8 +144,6 @@ def _plan(remote: Remote, manifest: Manifest, root: Path, wanted: Wanted, there:
     lacks = left_out(root, manifest, manifests, wanted)
     partial = Partial.of("", lacks)
     listed = [record for found in manifests.values() for record in found.objects]
-    if len(listed) > MOST_OBJECTS:
-        raise DamagedCacheError(f"{remote.location}: lists {len(listed):,} objects, over {MOST_OBJECTS:,}")
     records = tuple(record for record in listed if partial.has(record.path))
     total = sum(record.bytes for record in records)
     whole = sum(record.bytes for record in listed)
@@ -144,10 +154,17 @@ def _bring_manifests(
     remote: Remote, manifest: Manifest, groups: Iterable[str], root: Path
 ) -> dict[str, Manifest]:
     found: dict[str, Manifest] = {}
+    if len(manifest.groups) > MOST_GROUPS:
+        raise DamagedCacheError(
+            f"{remote.location}: names {len(manifest.groups):,} groups, over {MOST_GROUPS:,}"
+        )
 
     def bring(group: str) -> None:
-        found[group] = remote.group_manifest(group, manifest.groups[group])
-        write_file(root / group / MANIFEST, canonical_json(found[group].to_dict()))
+        came = remote.group_manifest(group, manifest.groups[group])
+        if sum(len(other.objects) for other in list(found.values())) + len(came.objects) > MOST_OBJECTS:
+            raise DamagedCacheError(f"{remote.location}: lists over {MOST_OBJECTS:,} objects; not a cache")
+        found[group] = came
+        write_file(root / group / MANIFEST, canonical_json(came.to_dict()))
 
     in_threads(bring, groups, remote.stop)
     return found
@@ -186,6 +203,16 @@ def _what_lacks(remote: Remote, root: Path, plan: PullPlan) -> Partial:
     before = Partial.of(source, [*before.lacks, *new])
     both = [entry for entry in before.lacks if not wanted_now.has(entry)]
     return Partial.of(source, [*both, *(entry for entry in wanted_now.lacks if not before.has(entry))])
+
+
+def _signature(remote: Remote, digest: str) -> bytes:
+    try:
+        return remote.fetch_small(signature_path(digest), SIGNATURE_BYTES)
+    except MissingFileError:
+        raise SignatureError(
+            f"{remote.location}: the state {digest} is not signed; ask who pushed it to push it with --sign, "
+            "or pull a pin that is (a state that several people added to has no signature but theirs)"
+        ) from None
 
 
 def _bring_card(remote: Remote, root: Path) -> None:

@@ -38,6 +38,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     part.add_argument(
         "--split", type=names, default=(), metavar="train,val", help="only rows of these splits"
     )
+    parser.add_argument(
+        "--verify",
+        type=Path,
+        metavar="KEYS",
+        help="file of SSH public keys (or allowed_signers) of which one has to have signed that state",
+    )
     parser.add_argument("--dry-run", action="store_true", help="tell the bytes and bring nothing")
     add_attempts(parser)
     parser.set_defaults(execute=run_pull)
@@ -71,8 +77,10 @@ def run_pull(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(_planned(location, plan_only(remote, arguments.cache, wanted)))
         return 0
-    pulled = pull(remote, arguments.cache, wanted, progress=True)
+    pulled = pull(remote, arguments.cache, wanted, progress=True, trusted=arguments.verify)
     print(f"{arguments.cache}: {pulled.fetched:,} bytes pulled, sha256:{pulled.digest}")
+    if pulled.signer:
+        print(f"signed by {pulled.signer}")
     if pulled.lacks:
         print(f"a partial copy, it lacks {_listed(pulled.lacks)}; other options of this command add to it")
     return 0

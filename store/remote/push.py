@@ -26,6 +26,8 @@ from store.remote.persistence import persistently
 from store.remote.protocols.base import Upload
 from store.remote.pull import CARD_FILES
 from store.remote.source import Remote
+from store.sharing import require_shareable
+from store.signing import sign, signature_path
 
 TABLES_CLAIM = f"{states.SHARING}/tables.json"
 MOST_TURNS = 8
@@ -58,23 +60,44 @@ class Pushed:
     groups: tuple[str, ...]
 
 
-def push(
-    root: Path, remote: Remote, tag: str | None = None, force: bool = False, progress: bool = False
-) -> Pushed:
+@dataclass(frozen=True)
+class Terms:
+    """How a state is pushed: its `tag`; `key`, an SSH key that signs it.
+
+    force: move the tag if it names another state, and take over a group that somebody began and never
+    finished. may_share: although the card of the cache forbids it.
+    """
+
+    tag: str | None = None
+    force: bool = False
+    key: Path | None = None
+    may_share: bool = False
+
+
+def push(root: Path, remote: Remote, terms: Terms | None = None, progress: bool = False) -> Pushed:
     """Push the finished cache at `root` to `remote`, as its first state or as an addition.
 
-    force: move `tag` if it names another state, and take over a group that somebody began and never finished.
-    Raises IdentityError where the place holds other content under the same name, IncompleteCacheError,
-    DamagedCacheError for a local object that changed, RemoteError.
+    Raises NotShareableError unless its card or `terms` allow that, IdentityError where the place holds other
+    content under the same name, IncompleteCacheError, DamagedCacheError for a local object that changed,
+    RemoteError.
     """
-    pushing = _Push(root, remote, force)
+    terms = terms or Terms()
+    pushing = _Push(root, remote, terms.force)
+    if not terms.may_share:
+        require_shareable(root)
+    tag = terms.tag
     if tag is not None:
         pushing.check_tag(tag)
+    signature = None if terms.key is None else sign(pushing.digest, terms.key)
     plan = pushing.plan()
     sent = pushing.upload(plan, progress)
+    if signature is not None:
+        pushing.overwrite(signature_path(pushing.digest), signature)
     latest = pushing.publish(plan)
     if tag is not None:
-        pushing.ask(states.tag_path(tag), lambda: states.set_tag(remote.endpoint, tag, pushing.digest, force))
+        pushing.ask(
+            states.tag_path(tag), lambda: states.set_tag(remote.endpoint, tag, pushing.digest, terms.force)
+        )
     return Pushed(pushing.digest, latest, sent, plan.groups)
 
 
@@ -138,7 +161,7 @@ class _Push:
         if not group:
             return self.manifest
         if not self.partial.has(group):
-            return Manifest(())
+            return Manifest((), {})
         return Manifest.read(self.root, group, self.manifest.groups[group])
 
     def _new_groups(self, before: states.State | None) -> tuple[str, ...]:
@@ -237,6 +260,7 @@ class _Push:
             new = self._new_groups(before)
             if before is not None and not new:
                 latest = before.manifest
+                self.ask(MANIFEST, lambda b=before: states.show_latest(self.endpoint, b))
                 break
             latest = self.manifest
             if before is not None:
@@ -261,8 +285,10 @@ class _Push:
     def _bring_card(self) -> None:
         """The card tells of the whole state, so it goes along only where this is the whole state."""
         for name in _files(self.root, CARD_FILES):
-            content = read_bytes(self.root / name)
-            self.ask(name, lambda n=name, c=content: self.endpoint.overwrite(n, c))
+            self.overwrite(name, read_bytes(self.root / name))
+
+    def overwrite(self, path: str, content: bytes) -> None:
+        self.ask(path, lambda: self.endpoint.overwrite(path, content))
 
 
 def _files(root: Path, names: Iterable[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from store.errors import InputError
 from store.remote.location import Location, is_tag
 from store.remote.persistence import Patience
 from store.remote.pull_command import add_attempts
-from store.remote.push import plan_push, push
+from store.remote.push import Terms, plan_push, push
 from store.remote.source import open_remote
 from store.untrusted import shown
 
@@ -26,6 +26,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--force",
         action="store_true",
         help="move the tag if it names another state; take over what somebody began and never finished",
+    )
+    parser.add_argument(
+        "--sign", type=Path, metavar="KEY", help="an SSH key that signs this state (ssh-keygen -Y)"
+    )
+    parser.add_argument(
+        "--i-may",
+        action="store_true",
+        help="push although the card says share: no; what you may is yours to know",
     )
     parser.add_argument("--dry-run", action="store_true", help="tell the bytes and send nothing")
     add_attempts(parser)
@@ -51,7 +59,8 @@ def run_push(arguments: argparse.Namespace) -> int:
         plan = plan_push(arguments.cache, remote)
         print(f"{len(plan.records):,} objects, {plan.bytes:,} bytes: {_groups(plan.groups)}")
         return 0
-    pushed = push(arguments.cache, remote, arguments.tag, arguments.force, progress=True)
+    terms = Terms(arguments.tag, arguments.force, arguments.sign, arguments.i_may)
+    pushed = push(arguments.cache, remote, terms, progress=True)
     print(f"{location}: {pushed.sent:,} bytes sent ({_groups(pushed.groups)})")
     print(f"pull it as {location}@sha256:{pushed.digest}")
     if pushed.latest != pushed.digest:

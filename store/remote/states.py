@@ -88,6 +88,13 @@ def advance(endpoint: Endpoint, before: State | None, manifest: Manifest) -> boo
     return True
 
 
+def show_latest(endpoint: Endpoint, state: State) -> None:
+    """Copy the latest state over a manifest.json that was left behind, where that can happen."""
+    content = canonical_json(state.manifest.to_dict())
+    if endpoint.chained and endpoint.read(MANIFEST, 0, JSON_BYTES) != content:
+        endpoint.overwrite(MANIFEST, content)
+
+
 def record_state(endpoint: Endpoint, manifest: Manifest) -> None:
     """Keep `manifest` under its digest, for pins; nothing happens if it is kept already."""
     endpoint.create(state_path(manifest.digest), canonical_json(manifest.to_dict()))

@@ -4,10 +4,13 @@ Both rank a query among candidates that other queries already claim; whoever use
 query is then no longer ranked by itself. Each direction gets scores of its own.
 
 dual softmax (DSL): a score is multiplied by the softmax, over all queries of the test, of its candidate's
-scores. It knows the test's queries. Source: CAMoE, section 3.3, and starmemda/CAMoE.
+scores. It knows the test's queries. Source: CAMoE (Cheng et al. 2021, arXiv:2109.04290) and starmemda/CAMoE
+`DSL.py`, which also multiplies by the number of queries: no rank changes. There the temperature is 1000, for
+the loss of one batch; ours is 1 on the student's logits unless told.
 query bank (QBNorm): a score is held against those of the same candidate with a bank of queries of the train
 split, where the query's best candidate is one that the bank finds too (dynamic inverted softmax). Source:
-Bogolin et al., Cross Modal Retrieval with Querybank Normalisation, and ioanacroi/qb-norm.
+Bogolin et al., CVPR 2022 (arXiv:2112.12777), and ioanacroi/qb-norm `dynamic_inverted_softmax.py` with k = 1,
+in logs: exp(beta s) of a logit overflows.
 """
 
 from __future__ import annotations

@@ -151,6 +151,7 @@ def scored(anew: PairRecheck, is_of_video: bool, rows: np.ndarray, others: np.nd
     """What the teacher says of `rows` [N] with their neighbours `others` [N, K], as stored; NaN for -1."""
     own = np.broadcast_to(rows[:, np.newaxis], others.shape)
     videos, texts = (own, others) if is_of_video else (others, own)
-    chosen = ChosenPairs(anew.teacher, anew.stored, anew.reader.plan.execution["pairs"]["block_texts"])
+    block_texts = anew.reader.plan.execution["pairs"].get("block_texts", SIDE)
+    chosen = ChosenPairs(anew.teacher, anew.stored, block_texts)
     found = chosen.of_pairs(videos, texts)[SCORE].astype(np.float16)
     return np.where(others < 0, np.nan, found)

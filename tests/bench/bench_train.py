@@ -1,212 +1,161 @@
 """What teaching costs a training step: untaught, from the cache, from memory, and by live teachers.
 
-    python -m tests.bench.bench_train [--rounds 7] [--only PART ...] [--batch 8]
+    python -m tests.bench.bench_train [--rounds N] [--only PART ...] [--threads 2]
 
-    (a)   untaught            the student's inputs are in memory, no loss has a teacher
-    (a')  taught, resident    so are the teacher's tensors
-    (b)   taught, cached      everything is read from the cache by the training stream
-    (c)   taught, live        as (a'), but the teacher runs in every step, as in TeachCLIP's official loop
-
-A round runs each arm for a few steps, in a new order; the first of them are not timed, so that nothing that
-was read ahead while another arm ran counts. Bars: DESIGN section 10.
+The arms are those of `train_arms`: (a) untaught, (a') taught from memory, (b) from the cache, (c) by live
+teachers. A round runs each of them in a new order. Peak memory is of processes that do nothing else. Bars:
+DESIGN section 10; frames and batches are as small as two cores need them, sizes of models are published ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from store.reader import TeacherReader
-from student_train.config import Optimizer
-from student_train.optimizer import make_optimizer
-from student_train.rows import PairBlock
-from student_train.step_source import Step
+from store.reader import TeacherReader, open_cache
+from student_train.mobile_student import Config as MobileConfig
+from student_train.side_network_model import LIVE
+from student_train.side_network_model import Config as SideConfig
 from student_train.stream import TrainingStream, order_of
-from student_train.students import afa
-from student_train.students.base import Task
+from student_train.students import afa, sab, side_network
 from student_train.teachers import Teachers
 from student_train.training_rows import training_rows
-from teacher_dump.teachers import ts2net, xclip
+from teacher_dump.teachers import clip4clip, ts2net, xclip
 from tests.bench import report
-from tests.bench.measure import Timings, interleaved
+from tests.bench.bench_side import resident_mb
 from tests.bench.report import Bar
-from tests.bench.train_data import feature_cache, frame_cache, x_clip
-from tests.live_teaching import LiveStream, LiveTeacher
+from tests.bench.train_arms import CACHED, CPU, MANY, RESIDENT, UNTAUGHT, Arm, Ground, Measured, Way
+from tests.bench.train_data import clip_4_clip, feature_cache, frame_cache, layer_cache, x_clip
+from tests.live_teaching import LiveTeacher
 
-CPU = torch.device("cpu")
-UNTAUGHT = {"info_nce": 1.0}
+ALONE = {"info_nce": 1.0}
 TAUGHT = {"info_nce": 0.2, "coarse_pearson": 1.0, "fine_cross_entropy_mean": 2.0}
 OFFICIAL_TWO = {**TAUGHT, "coarse_pearson@second": 1.0, "fine_cross_entropy_mean@second": 2.0}
-MANY = 1 << 20
-FEED_BATCH, FEED_STEPS = 240, 100
-FEATURE_BATCH = 64
+FEED_BATCH, FEED_STEPS, FEED_ROUNDS = 240, 100, 5
+PEAK_STEPS = 2
+B_32 = "ViT-B-32-quickgelu"
 Result = tuple[list[dict[str, Any]], list[Bar]]
 
 
-@dataclass
-class Arm:
-    """One way to train: a step is forward, backward and update of its own student on the next batch."""
-
-    task: Task
-    batches: Iterator[Step]
-    steps: int
-    optimizer: torch.optim.Optimizer = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.task.train()
-        self.optimizer = make_optimizer(self.task.student, Optimizer(lr=(1e-5,)), 1e-5)
-
-    def run(self, number: int = 0) -> None:
-        for _ in range(self.steps):
-            self.task(next(self.batches).batch)["loss"].backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+def opened(path: Path, make: Callable[[Path], TeacherReader], teacher: str) -> TeacherReader:
+    """The teacher in the cache at `path`, which several parts and their processes share."""
+    return open_cache(path).teacher(teacher) if (path / "manifest.json").is_file() else make(path)
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What the arms of a part share: the teacher's cache, what the student is, the batch."""
-
-    teacher: TeacherReader
-    model: afa.Config
-    batch: int
-
-    def task(self, weights: Mapping[str, float]) -> Task:
-        torch.manual_seed(0)
-        student = afa.build(self.model, Teachers(self.teacher).sizes())
-        return Task(student, afa.LOSSES, weights)
-
-    def stream(self, task: Task) -> TrainingStream:
-        teachers = Teachers(self.teacher)
-        rows = training_rows(self.teacher.cache, teachers)
-        order = order_of(rows, teachers, task.needs, self.batch, seed=0)
-        return TrainingStream(rows, teachers, task.needs, order)
-
-    def cached(self, weights: Mapping[str, float], steps: int) -> Arm:
-        task = self.task(weights)
-        return Arm(task, iter(self.stream(task).steps(0, MANY, True, CPU)), steps)
-
-    def resident(self, weights: Mapping[str, float], steps: int) -> Arm:
-        """The same rows again and again: all that is read lies in memory."""
-        task = self.task(weights)
-        with self.stream(task).steps(0, 4, True, CPU) as feed:
-            kept = [Step(step.video, step.text, copied(step.batch)) for step in feed]
-        return Arm(task, (kept[number % len(kept)] for number in range(MANY)), steps)
-
-    def live(self, weights: Mapping[str, float], teachers: Sequence[LiveTeacher], steps: int) -> Arm:
-        task = self.task(weights)
-
-        def frames(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-            valid = torch.from_numpy(self.teacher.frame_valid[rows, 0])
-            return torch.from_numpy(self.teacher.pixels.read(rows)[:, 0]), valid
-
-        stream = LiveStream(self.stream(task), teachers, frames)
-
-        def batches() -> Iterator[Step]:
-            with stream.steps(0, MANY, True, CPU) as feed:
-                yield from feed
-
-        return Arm(task, batches(), steps)
+def features(folder: Path) -> tuple[Ground, Way, Way]:
+    """`afa` from cached features, in the recipe's batches of 240: what reading costs a step that is short."""
+    teacher = opened(folder / "features.zarr", lambda path: feature_cache(path, 960), "oracle")
+    model = afa.Config(temporal_layers=4)
+    return Ground(teacher, afa, 240), Way(model, ALONE), Way(model, TAUGHT)
 
 
-def copied(batch: Mapping[str, Any]) -> dict[str, Any]:
-    def copy(value: Any) -> Any:
-        if isinstance(value, PairBlock):
-            return value.map(torch.clone)
-        return value.clone() if isinstance(value, torch.Tensor) else value
-
-    return {name: copy(value) for name, value in batch.items()}
+def frames(folder: Path) -> tuple[Ground, Way, Way]:
+    """`afa` from 12 frames of 224 x 224, ViT-B/32, taught by an X-CLIP of its own backbone."""
+    teacher = opened(folder / "frames.zarr", lambda path: frame_cache(path, 6), "xclip")
+    model = afa.Config(way_in="frames", temporal_layers=4)
+    return Ground(teacher, afa, 2, rounds=2), Way(model, ALONE), Way(model, TAUGHT)
 
 
-def timed(arms: Mapping[str, Arm], rounds: int, warm: int) -> Timings:
-    def warmed(arm: Arm) -> Callable[[], None]:
-        def run() -> None:
-            steps, arm.steps = arm.steps, warm
-            arm.run()
-            arm.steps = steps
-
-        return run
-
-    return interleaved(
-        {name: arm.run for name, arm in arms.items()},
-        rounds,
-        {name: warmed(arm) for name, arm in arms.items()},
-    )
+def layers(folder: Path) -> TeacherReader:
+    """4 frames of 224 x 224 and all 12 layers that a CLIP4Clip of ViT-B/32 makes of them."""
+    return opened(folder / "layers.zarr", lambda path: layer_cache(path, 16), "clip4clip")
 
 
-def table(times: Timings, arms: Mapping[str, Arm], batch: int) -> list[dict[str, Any]]:
-    rows = []
-    for name, arm in arms.items():
-        step_s = times.median(name) / arm.steps
-        rows.append({"arm": name, "step ms": 1000 * step_s, "samples/s": batch / step_s})
-    return rows
+def mobile(folder: Path) -> tuple[Ground, Way, Way]:
+    """`sab`: MobileViT-v2 and CLIP's text tower, taught by every layer and by pairs."""
+    recipe = sab.RECIPES["clipping"]
+    model: MobileConfig = replace(recipe.model, text_weights=None)
+    alone = replace(model, teacher_layers=(), borders=())
+    return Ground(layers(folder), sab, 4, rounds=3), Way(alone, ALONE), Way(model, recipe.losses)
 
 
-def ratio(times: Timings, arms: Mapping[str, Arm], slow: str, fast: str) -> float:
-    """Seconds of a step of `slow` over those of `fast`, round by round."""
-    return arms[fast].steps / arms[slow].steps * times.speed(fast, slow)
+def side(folder: Path) -> tuple[Ground, Way, Way]:
+    """`side_network`, light, for recognition: nothing but a few blocks, and the layers that it reads.
+
+    Untaught it is frozen mean pooling: one layer and a linear map.
+    """
+    recipe = side_network.RECIPES["recognition-b16-light"]
+    model: SideConfig = replace(recipe.model, architecture=B_32)
+    frozen = replace(recipe.model_of("untaught"), architecture=B_32)
+    ground = Ground(layers(folder), side_network, 8, steps=2)
+    return ground, Way(frozen, recipe.losses), Way(model, recipe.losses)
 
 
-def features(folder: Path, rounds: int, batch: int) -> Result:
-    """`afa` from cached features, in batches of 64: what reading costs a step that is short."""
-    ground = Ground(
-        feature_cache(folder / "features.zarr", 960), afa.Config(temporal_layers=4), FEATURE_BATCH
-    )
+GROUNDS = {"features": features, "frames": frames, "sab": mobile, "side_network": side}
+
+
+def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, float]]:
+    """(c) of a part: its arms by name, and how many times the step of (b) each takes at least."""
+    if part == "frames":
+        one, second = LiveTeacher(xclip.teacher_of(x_clip(32))), LiveTeacher(ts2net.official(), role="second")
+        larger, two = LiveTeacher(xclip.teacher_of(x_clip(16))), replace(taught, losses=OFFICIAL_TWO)
+        return {
+            "(c) live X-CLIP of ViT-B/32": (ground.live(taught, [one]), 1.2),
+            "(c) live X-CLIP and TS2-Net": (ground.live(two, [one, second]), 1.5),
+            "(c) live X-CLIP of ViT-B/16": (ground.live(taught, [larger]), 2.0),
+        }
+    if part == "sab":
+        teacher = LiveTeacher(clip4clip.teacher_of(clip_4_clip(), 4, range(12)))
+        return {"(c) live CLIP4Clip of ViT-B/32": (ground.live(taught, [teacher]), 1.2)}
+    if part == "side_network":
+        live = Way(replace(taught.model, way_in=LIVE), taught.losses)
+        return {"(c) live ViT-B/32": (ground.resident(live), 1.2)}
+    return {}
+
+
+def taught_part(part: str, folder: Path, rounds: int | None, threads: int) -> Result:
+    """The arms of one student, and what they are held to."""
+    ground, alone, taught = GROUNDS[part](folder)
+    live = live_arms(part, ground, taught)
     arms = {
-        "(a) untaught, resident": ground.resident(UNTAUGHT, 3),
-        "(a') taught, resident": ground.resident(TAUGHT, 3),
-        "(b) taught, cached": ground.cached(TAUGHT, 3),
+        UNTAUGHT: ground.resident(alone),
+        RESIDENT: ground.resident(taught),
+        CACHED: ground.cached(taught),
+        **{name: arm for name, (arm, _) in live.items()},
     }
-    times = timed(arms, rounds, warm=3)
-    a, resident, cached = arms
-    rows = table(times, arms, FEATURE_BATCH)
-    rows.append({"arm": "(a') / (a)", "ratio": ratio(times, arms, resident, a)})
-    cost = ratio(times, arms, cached, resident)
-    memory = peaks(folder)
-    return rows + memory, [
-        Bar("afa from features: (b) / (a')", cost, 1.05, "x", at_least=False),
-        Bar(
-            "afa from features: peak memory of (b) / (a')",
-            memory[1]["peak MB"] / memory[0]["peak MB"],
-            1.02,
-            "x",
-            at_least=False,
-        ),
+    measured = Measured.of(arms, rounds or ground.rounds, ground.batch)
+    memory = peaks(part, folder, threads)
+    resident, cached = (row["peak MB"] for row in memory)
+    cost = measured.ratio(CACHED, RESIDENT)
+    bars = [
+        Bar(f"{part}: (b) / (a')", cost, 1.05, "x", at_least=False),
+        Bar(f"{part}: peak memory of (b) / (a')", cached / resident, 1.02, "x", at_least=False),
     ]
+    for name, (_, least) in live.items():
+        bars.append(Bar(f"{part}: {name} / (b)", measured.ratio(name, CACHED), least, "x"))
+    return [*measured.rows(), *memory], bars
 
 
-def peaks(folder: Path) -> list[dict[str, Any]]:
-    """Peak memory of a process that trains 20 steps either way."""
+def peaks(part: str, folder: Path, threads: int) -> list[dict[str, Any]]:
+    """Peak memory of a process that trains a few steps either way."""
     found = []
     for way in ("resident", "cached"):
-        words = [sys.executable, "-m", "tests.bench.bench_train", "--peak", way, "--folder", str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        words = ["--folder", str(folder), "--threads", str(threads), "--peak", part, way]
+        command = [sys.executable, "-m", "tests.bench.bench_train", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append({"arm": f"peak of {way}", "peak MB": float(done.stdout.split()[-1])})
     return found
 
 
-def peak(folder: Path, way: str) -> None:
-    from store.reader import open_cache
-
-    teacher = open_cache(folder / "features.zarr").teacher("oracle")
-    ground = Ground(teacher, afa.Config(temporal_layers=4), FEATURE_BATCH)
-    arm = ground.resident(TAUGHT, 20) if way == "resident" else ground.cached(TAUGHT, 20)
-    arm.run()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+def peak(part: str, way: str, folder: Path) -> None:
+    ground, _, taught = GROUNDS[part](folder)
+    arm = ground.resident(taught) if way == "resident" else ground.cached(taught)
+    arm.run(PEAK_STEPS)
+    # Not getrusage: its maximum outlives exec, and so would be that of the process which started this one.
+    print(resident_mb("VmHWM"))
 
 
-def feed(folder: Path, rounds: int, batch: int) -> Result:
+def feed(folder: Path, rounds: int) -> Result:
     """Features into the model's input, and nothing is computed with them."""
     teacher = feature_cache(folder / "feed.zarr", 4000)
     teachers = Teachers(teacher)
@@ -227,59 +176,37 @@ def feed(folder: Path, rounds: int, batch: int) -> Result:
     return [told], [Bar("features into the model's input", speed, 50_000, "samples/s")]
 
 
-def frames(folder: Path, rounds: int, batch: int) -> Result:
-    """`afa` from frames, ViT-B/32: against live teachers."""
-    model = afa.Config(way_in="frames", temporal_layers=4)
-    ground = Ground(frame_cache(folder / "frames", 3 * batch), model, batch)
-    one = LiveTeacher(xclip.teacher_of(x_clip(32)), 1.0)
-    second = LiveTeacher(ts2net.official(), 1.0, role="second")
-    larger = LiveTeacher(xclip.teacher_of(x_clip(16)), 1.0)
-    arms = {
-        "(a) untaught, resident": ground.resident(UNTAUGHT, 1),
-        "(a') taught, resident": ground.resident(TAUGHT, 1),
-        "(b) taught, cached": ground.cached(TAUGHT, 1),
-        "(c) live X-CLIP of ViT-B/32": ground.live(TAUGHT, [one], 1),
-        "(c) live X-CLIP and TS2-Net": ground.live(OFFICIAL_TWO, [one, second], 1),
-        "(c) live X-CLIP of ViT-B/16": ground.live(TAUGHT, [larger], 1),
-    }
-    times = timed(arms, rounds, warm=3)
-    a, resident, cached, *live = arms
-    rows = table(times, arms, batch)
-    rows.append({"arm": "(a') / (a)", "ratio": ratio(times, arms, resident, a)})
-    cost = ratio(times, arms, cached, resident)
-    bars = [Bar("afa from frames: (b) / (a')", cost, 1.05, "x", at_least=False)]
-    for name, least in zip(live, (1.2, 1.5, 2.0), strict=True):
-        bars.append(Bar(f"afa from frames: {name} / (b)", ratio(times, arms, name, cached), least, "x"))
-    return rows, bars
-
-
-PARTS = {"feed": feed, "features": features, "frames": frames}
+def measured_parts(options: argparse.Namespace, folder: Path) -> Mapping[str, Result]:
+    found = {}
+    for part in options.only or ("feed", *GROUNDS):
+        began = time.perf_counter()
+        print(f"measuring {part} ...", end=" ", flush=True)
+        if part == "feed":
+            found[part] = feed(folder, options.rounds or FEED_ROUNDS)
+        else:
+            found[part] = taught_part(part, folder, options.rounds, options.threads)
+        print(f"{time.perf_counter() - began:.0f} s", *found[part][1], sep="\n", flush=True)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="times everything is measured (%(default)s)")
+    parser.add_argument("--rounds", type=int, help="times everything is measured (default: by part, 2 to 5)")
     parser.add_argument(
-        "--only", nargs="+", metavar="PART", choices=PARTS, help="parts to run (default: all)"
+        "--only", nargs="+", metavar="PART", choices=("feed", *GROUNDS), help="parts to run (default: all)"
     )
-    parser.add_argument("--batch", type=int, default=8, help="pairs of a batch of frames (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; the feed has its own (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch; the feed has its own (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where its files go meanwhile (default: the system's)")
-    parser.add_argument("--peak", choices=("resident", "cached"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=2, metavar=("PART", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.peak:
-        peak(options.folder, options.peak)
+        peak(*options.peak, options.folder)
         return
-    rows: list[dict[str, Any]] = []
-    bars: list[Bar] = []
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-train-") as temporary:
-        for name in options.only or PARTS:
-            print(f"measuring {name} ...", flush=True)
-            found, held = PARTS[name](Path(temporary), options.rounds, options.batch)
-            rows += [{"part": name, **row} for row in found]
-            bars += held
-    report.write("train", rows, bars)
+        found = measured_parts(options, Path(temporary))
+    rows = [{"part": part, **row} for part, (told, _) in found.items() for row in told]
+    report.write("train", rows, [bar for _, bars in found.values() for bar in bars])
 
 
 if __name__ == "__main__":

@@ -162,6 +162,7 @@ def documents(root: Path) -> list[str]:
     return sorted(found)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(draw=st.data())
 def test_any_leaf_of_any_document_may_be_anything(sound_cache, cache, draw):
@@ -411,7 +412,13 @@ def test_an_index_can_point_nowhere_but_at_its_rows(cache):
             assert any("frame_embedding" in message for message in messages)
 
 
-@pytest.mark.parametrize("column", ["videos/id_offset", "texts/text_offset", f"{VIEW}/failure_offset"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "texts/text_offset",
+        *(pytest.param(c, marks=pytest.mark.slow) for c in ("videos/id_offset", f"{VIEW}/failure_offset")),
+    ],
+)
 def test_offsets_of_strings_can_point_nowhere_else(cache, column):
     file = cache / column / "c/0"
     sound = np.frombuffer(file.read_bytes()[:-CRC_BYTES], dtype="<i8")

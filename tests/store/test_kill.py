@@ -125,7 +125,9 @@ def stop_where(root: Path, **limits: int) -> str:
     return said.decode()
 
 
-@pytest.mark.parametrize("most_bytes", [150, 400, 900, 1500])
+@pytest.mark.parametrize(
+    "most_bytes", [150, *(pytest.param(most, marks=pytest.mark.slow) for most in (400, 900, 1500))]
+)
 def test_a_disk_that_fills_up_stops_the_writer_and_a_resume_continues(tmp_path, whole, most_bytes):
     root = tmp_path / "full.zarr"
     said = stop_where(root, RLIMIT_FSIZE=most_bytes)

@@ -1,6 +1,8 @@
 """A small training of `afa` from the learnable cache, in this process or in one that a test may kill.
 
-python -m tests.student_train.small_training CACHE FOLDER [--kill-at STEP]
+python -m tests.student_train.small_training CACHE FOLDER [--kill-at STEP] [--every STEPS]
+
+Several of them train together where torchrun starts them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 from store.reader import TeacherReader, open_cache
 from student_train.checkpoint import Checkpoints, StepLog
 from student_train.config import TAUGHT, Recipe
-from student_train.distributed import rank
+from student_train.distributed import join_processes, rank
 from student_train.stream import TrainingStream, order_of
 from student_train.students import afa
 from student_train.students.base import Task
@@ -88,6 +90,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    join_processes()
     lines = StepLog(options.folder) if rank() == 0 else None
 
     def die(step: int, line: Mapping[str, Any]) -> None:

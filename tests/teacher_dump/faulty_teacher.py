@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import time
 from functools import partial
@@ -20,6 +19,7 @@ from tests.teacher_dump.colour_teacher import ColourTeacher
 
 DEADLY = "2_blue.mp4"
 MOST_MEMORY_BYTES = 4 << 30
+WRITE_SHARD = ShardFile._write
 
 
 class FaultyTeacher(ColourTeacher):
@@ -57,13 +57,16 @@ def take_memory() -> None:
 
 
 def fill_the_disk() -> None:
-    """No file may be longer than 100 bytes from now on: any shard meets that."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    """No shard of this process has room from now on; what it shares with its decoders lies elsewhere."""
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    ShardFile._write = no_room
 
 
 def free_the_disk() -> None:
-    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    ShardFile._write = WRITE_SHARD
 
 
 def fail_once(owner: object, name: str) -> None:

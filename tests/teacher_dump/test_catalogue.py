@@ -21,6 +21,7 @@ def test_a_teacher_at_its_published_size_costs_what_its_papers_say():
     )  # 4.4 billion multiplications with additions
 
 
+@pytest.mark.slow
 def test_a_pair_of_a_cross_encoder_costs_far_more_than_one_of_a_dual_encoder():
     albef, clip = entry_of("albef"), entry_of("clip")
     assert albef.frame_gflops == pytest.approx(2 * 55.5, rel=0.02)

@@ -169,6 +169,7 @@ def whole_digest(whole):
     return load_dataset("msrvtt", whole).rows_digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", msrvtt.LAYOUTS, ids=lambda layout: layout.title)
 def test_every_layout_is_recognised(whole, whole_digest, tmp_path, layout):
     (tmp_path / layout.annotations).mkdir(parents=True, exist_ok=True)
