@@ -28,6 +28,7 @@ PASSING_NAMES = {
     "ClientConnectionError",  # aiohttp
     "ClientPayloadError",
     "HTTPClientError",  # botocore
+    "ConnectionError",
     "ResponseParserError",
     "IncompleteRead",
     "SSHException",  # paramiko

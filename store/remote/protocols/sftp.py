@@ -136,7 +136,7 @@ class SftpEndpoint(Endpoint):
         aside = f"{folder}/{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         written = 0
         try:
-            with ftp.open(aside, "xb") as target:
+            with ftp.open(aside, "wbx") as target:
                 target.set_pipelined(True)
                 while block := source.read(BLOCK_BYTES):
                     target.write(block)
