@@ -60,7 +60,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-pairs bench-train lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-estimate bench-pairs bench-remote bench-train lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -79,17 +79,22 @@ dump-teacher: $(READY)    ## run TEACHER over DATASET and write its signals into
 demo-teachers: $(READY)   ## add every teacher of the demo to its cache: X-CLIP, CLIP4Clip, the motions' classifier, the cross-encoder
 	@for teacher in demo demo_clip4clip demo_classes demo_albef; do $(MAKE) dump-teacher DATASET=demo TEACHER=$$teacher CHECKPOINT= || exit 1; done
 
+# A cache at a URL is streamed (docs/streaming.md), and made by nobody here.
+MADE     = $(if $(findstring ://,$(CACHE)),,$(CACHE)/manifest.json)
+
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
-train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(if $(NAMED),,yes)),,$(CACHE)/manifest.json) $(JUDGED)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
+train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(if $(NAMED),,yes)),,$(MADE)) $(JUDGED)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
 	@$(PY) -m student_train $(if $(filter text4vis,$(STUDENT)),few-shot,train) "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(TRAIN_ARGS) $(ARGS)
 
-$(CACHE)/manifest.json: | $(READY)
+ifneq ($(MADE),)
+$(MADE): | $(READY)
 	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"
+endif
 
-demo-judged-batches: $(READY) | $(CACHE)/manifest.json
+demo-judged-batches: $(READY) | $(MADE)
 	@$(MAKE) dump-teacher TEACHER=demo_albef CHECKPOINT= ARGS=
 
-ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(CACHE)/manifest.json) $(JUDGED)    ## train the rows of STUDENT=sab's or mcad's ablation from CACHE alike, and print them beside the paper's
+ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(MADE)) $(JUDGED)    ## train the rows of STUDENT=sab's or mcad's ablation from CACHE alike, and print them beside the paper's
 	@$(PY) -m student_train ablate "$(CACHE)" --out "$(RUN)-ablation" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
@@ -134,8 +139,14 @@ bench-encodings: $(READY) ## what a side network of the demo loses if its layers
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)
 
+bench-estimate: $(READY)  ## what the estimate of the demo's dump says, in seconds and bytes, against that dump
+	@$(PY) -m tests.bench.bench_estimate --data "$(DATA)" $(ARGS)
+
 bench-pairs: $(READY)     ## what scoring pairs costs as texts or videos double
 	@$(PY) -m tests.bench.bench_pairs $(ARGS)
+
+bench-remote: $(READY)    ## epochs streamed from a URL against a local cache; writes bench-results/remote.json
+	@$(PY) -m tests.bench.bench_remote $(ARGS)
 
 bench-train: $(READY)     ## what teaching costs a training step: cached, resident, live; writes bench-results/train.json
 	@$(PY) -m tests.bench.bench_train $(ARGS)

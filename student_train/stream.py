@@ -169,11 +169,12 @@ def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:
     options += " --keep-pixels jpeg:90" if PIXELS in signals else ""
     options += " --extend" if stored == [VISION_HEAD] == list(signals) else ""
     videos = "; or give the videos themselves: --videos DIR" if PIXELS in signals else ""
+    folder = cache.path if cache.location is None else "WHERE_YOU_PULLED_IT"
     known = len(stored) == of_towers and PAIR_SCORES not in signals
     return (
         f"teacher {teacher!r} in {cache.path.name} stores no {', '.join(signals)}, which the student or a "
         f"loss needs; dump it{'' if known else ', by a teacher that emits it'}: python -m teacher_dump dump "
-        f"--dataset {cache.dataset['name']} --data DATA --cache {cache.path} "
+        f"--dataset {cache.dataset['name']} --data DATA --cache {folder} "
         f"--teacher {as_told(cache, teacher) if known else 'TEACHER'}{options}{videos}"
     )
 

@@ -81,8 +81,7 @@ class ShardDumper:
         self.pool = pool
         self.view_is_complete = view_is_complete
         self.segments = segments or [Segment((0, len(samples.videos)), (0, len(samples.texts)))]
-        (first_video, video), (first_text, text) = self.segments[-1].video, self.segments[-1].text
-        self.counts = TableCounts(video - first_video, text - first_text, {}, first_video, first_text)
+        self.counts = TableCounts.of(self.segments[-1])
 
     def run(self, task: ShardTask, progress: Progress) -> Commit:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from store.errors import InputError
 from store.kept_pixels import KeptPixels
@@ -31,7 +30,6 @@ from store.reduction import kept_tokens
 from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec, plan_of
 
 if TYPE_CHECKING:
-    from store.inputs.samples import Samples
     from teacher_dump.teachers.base import Teacher
 
 CALIBRATION, PRECISION, OF_TEACHER = "calibration", "precision", "teacher"
@@ -58,21 +56,6 @@ kill costs is one of them. `pairs` reads all texts again for each of its shards,
 """
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
 PRECISION_ROWS = 8
-
-
-class PlanSource(Protocol):
-    """What a plan depends on: a `CacheWriter`, or a look at the cache that writes nothing."""
-
-    root: Path
-    samples: Samples
-
-    def stored_plan(self, teacher: str, part: Part = FIRST) -> TeacherPlan | None: ...
-
-    def is_complete(self, teacher: str, part: Part = FIRST) -> bool: ...
-
-    def part_counts(self, part: Part) -> TableCounts: ...
-
-    def kept_pixels(self, view: str) -> KeptPixels | None: ...
 
 
 @dataclass(frozen=True)

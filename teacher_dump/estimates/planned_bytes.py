@@ -100,12 +100,15 @@ def view_bytes(
     return total + videos * (sum(facts.values()) + ROUTE_BYTES) + (len(facts) + 2) * COLUMN_JSON
 
 
-def tables_bytes(samples: Samples) -> int:
-    """Of videos/, texts/ and splits/."""
-    ids = sum(len(video.id.encode()) for video in samples.videos)
-    texts = sum(len(text.text.encode()) for text in samples.texts)
-    splits = [(len(split.video), len(split.text)) for split in samples.splits.values()]
-    return ids + texts + fixed_table_bytes(len(samples.videos), len(samples.texts), splits)
+def tables_bytes(samples: Samples, first_video: int = 0, first_text: int = 0) -> int:
+    """Of videos/, texts/ and splits/, of the rows from `first_video` and `first_text` on."""
+    videos, texts = samples.videos[first_video:], samples.texts[first_text:]
+    strings = sum(len(video.id.encode()) for video in videos) + sum(len(t.text.encode()) for t in texts)
+    splits = [
+        (int((split.video >= first_video).sum()), int((split.text >= first_text).sum()))
+        for split in samples.splits.values()
+    ]
+    return strings + fixed_table_bytes(len(videos), len(texts), splits)
 
 
 def assumed_tables_bytes(videos: int, texts: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.card import write_card
 from store.cli import HelpFormatter, add_debug, at_least_one
 from store.durable import canonical_json, read_json, write_file
 from store.errors import InputError
@@ -74,6 +75,7 @@ def execute(arguments: argparse.Namespace) -> int:
     teacher = load_teacher(plugin, teacher_options(asked, parse_layers(asked.layers)), reader.name)
     found = recheck(reader, teacher, paths, settings)
     path = write_report(cache, found)
+    write_card(cache.path)
     print("\n".join(lines(found, cache)))
     print(f"written to {path}")
     return 0 if found.holds else 1

@@ -81,6 +81,11 @@ class TeacherOptions:
                 raise InputError(f"teacher {teacher!r} has no variant {word!r}; {there}")
 
 
+OF_CLASSES = ("classes", "features", "prompts", "learned_prompt")
+OF_OPEN_CLIP = ("architecture", "pretrained")
+"""Options that a teacher refuses if it makes no classifier, or reads its sizes off a file."""
+
+
 @dataclass(frozen=True)
 class TeacherCard:
     """What `python -m teacher_dump teachers` tells of a teacher and no tensor does.

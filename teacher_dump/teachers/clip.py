@@ -43,7 +43,7 @@ from teacher_dump.models.open_clip_models import (
     widths,
     with_weights,
 )
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.base import OF_CLASSES, TeacherCard, TeacherOptions
 
 ARCHITECTURE = "ViT-B-32"
 FRAMES = 12
@@ -150,7 +150,7 @@ def tapped_layers(visual: nn.Module, layers: Sequence[int] | None, architecture:
 
 def load(options: TeacherOptions) -> FrozenTeacher:
     """Raises UnknownNameError for architecture or tag, MissingFileError for weights that can't be had."""
-    options.refuse("clip", "vocabulary", "classes", "features", "prompts", "learned_prompt", "words")
+    options.refuse("clip", *OF_CLASSES, "vocabulary", "words")
     options.check_variant("clip", ())
     return load_towers(options, ClipTeacher).run_as(options)
 
