@@ -6,6 +6,7 @@ STUDENT  ?= afa
 NAMED    := $(filter-out file,$(origin DATASET))
 ifneq ($(filter demo-text4vis $(if $(filter recognition,$(TASK)),demo-side_network),$(DATASET)-$(STUDENT)),)
 override DATASET := demo_motions
+SEEDS    ?= 0
 endif
 # The demo's cache may hold several teachers. MCAD listens to two: the cross-encoder judged the best pairs of the
 # batches that are trained on.
