@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from store.decoded_frames import DecodedFrames
 from store.errors import InputError
 from store.lookup import load_plugin
 from store.reader import Cache, TeacherReader
@@ -40,6 +39,9 @@ from student_train.teachers import Teachers
 from student_train.tracking import Trackers, service_module
 from student_train.trainer import Watch, train
 from student_train.training_rows import PairedRows, few_of_each, training_rows
+
+if TYPE_CHECKING:
+    from store.decoded_frames import DecodedFrames
 
 CHECKPOINTS = "checkpoints"
 LONG_S = 60.0

@@ -76,7 +76,7 @@ def mobile(folder: Path) -> tuple[Ground, Way, Way]:
     recipe = sab.RECIPES["clipping"]
     model: MobileConfig = replace(recipe.model, text_weights=None)
     alone = replace(model, teacher_layers=(), borders=())
-    return Ground(layers(folder), sab, 4, rounds=3), Way(alone, ALONE), Way(model, recipe.losses)
+    return Ground(layers(folder), sab, 2, rounds=9), Way(alone, ALONE), Way(model, recipe.losses)
 
 
 def side(folder: Path) -> tuple[Ground, Way, Way]:
@@ -87,7 +87,7 @@ def side(folder: Path) -> tuple[Ground, Way, Way]:
     recipe = side_network.RECIPES["recognition-b16-light"]
     model: SideConfig = replace(recipe.model, architecture=B_32)
     frozen = replace(recipe.model_of("untaught"), architecture=B_32)
-    ground = Ground(layers(folder), side_network, 8, steps=2)
+    ground = Ground(layers(folder), side_network, 8, steps=2, rounds=9)
     return ground, Way(frozen, recipe.losses), Way(model, recipe.losses)
 
 
@@ -109,7 +109,7 @@ def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, fl
         return {"(c) live CLIP4Clip of ViT-B/32": (ground.live(taught, [teacher]), 1.2)}
     if part == "side_network":
         live = Way(replace(taught.model, way_in=LIVE), taught.losses)
-        return {"(c) live ViT-B/32": (ground.resident(live), 1.2)}
+        return {"(c) live ViT-B/32": (replace(ground, steps=1, warm=0).resident(live), 1.2)}
     return {}
 
 
