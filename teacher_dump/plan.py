@@ -212,7 +212,8 @@ def shard_tasks(
     """Every task but `planned_tasks`, phase by phase; `videos` always runs, since it resolves the view, but
     where signals are added to a teacher.
 
-    counts, before: {"V": videos, "T": texts} of the plan's segment, and of those before it.
+    What other tasks encode with is fitted first. counts, before: {"V": videos, "T": texts} of the plan's
+    segment, and of those before it.
     """
     part = plan.part
     wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))} - {
@@ -221,6 +222,9 @@ def shard_tasks(
     }
     if part.segment == 0 and any(spec.is_calibrated for spec in plan.signals):
         yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"], part)
+    for spec in plan.signals:
+        if spec.is_of_teacher:
+            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
     if part == FIRST and plan.identity.get("dtype", "float32") != "float32":
         yield ShardTask(plan.name, PRECISION, 0, 0, PRECISION_ROWS, part)
     for phase in PHASES:
