@@ -101,6 +101,8 @@ class TableCounts:
 
     def rows_of(self, spec: SignalSpec) -> int:
         """Length of the signal's row axis; raises InputError if its plan is not known."""
+        if spec.is_of_teacher:
+            return spec.sizes[spec.row_axis]
         if spec.row_axis != "S":
             return self.videos if spec.row_axis == "V" else self.texts
         plan = plan_of(spec.name) or ""
@@ -253,6 +255,7 @@ def dataset_attributes(samples: Samples, earlier: Sequence[Mapping[str, Any]] = 
         "title": samples.card.title,
         "licence": samples.card.licence,
         "source": samples.card.source,
+        **({} if samples.card.share is None else {"share": samples.card.share}),
         "videos": len(samples.videos),
         "texts": len(samples.texts),
         "splits": {

@@ -36,6 +36,7 @@ from store.layout import (
 from store.ledger import LEDGER, Commit, Ledger
 from store.lock import BEAT_S, WriterLock
 from store.manifest import MANIFEST, Manifest
+from store.partial import Partial
 from store.parts import Part, group_of_task, segment_folder
 from store.plans import PlannedBatches
 from store.publication import (
@@ -179,9 +180,14 @@ class CacheWriter(CacheState):
         yield from write_samples(self.root, self.samples, self.segments[0], {})
 
     def plan(self, plan: TeacherPlan) -> None:
-        """Fix `plan` before its first shard; raises IdentityError if the teacher was begun under another."""
+        """Fix `plan` before its first shard; raises IdentityError if the teacher was begun under another, and
+        MissingFileError if this is a partial copy without what is there of the teacher or its view already.
+        """
         check_path_name("teacher", plan.name)
         check_path_name("view", plan.view.name)
+        partial = Partial.read(self.root)
+        for group in filter(lambda path: not partial.has(path), (plan.path, plan.view_path)):
+            raise partial.missing(f"{group} of {self.root.name}", "with the --teacher that it is of")
         stored = self.stored_plan(plan.name, plan.part)
         if stored is not None:
             wanted, found = plan.to_dict(), stored.to_dict()

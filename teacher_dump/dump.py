@@ -161,7 +161,7 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
     """Run the unfinished tasks phase by phase."""
     for (teacher, phase), of_phase in groupby(tasks, key=lambda task: (task.teacher, task.phase)):
         todo = [task for task in of_phase if task.name not in writer.ledger]
-        unit = {"T": "text", "S": "batch"}.get(PHASE_AXIS.get(phase, "V"), "video")
+        unit = {"T": "text", "S": "batch", "P": "row"}.get(PHASE_AXIS.get(phase, "V"), "video")
         total = sum(task.stop - task.start for task in todo)
         with tqdm(total=total, desc=f"{teacher}: {phase}", unit=unit, disable=None) as bar:
             done: dict[str, int] = {}

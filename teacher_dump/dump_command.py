@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from store.card_command import add_terms
 from store.cli import HelpFormatter, add_debug
 from store.errors import CacheError
 from teacher_dump import report_command
+from teacher_dump.dump_card import is_finished, with_terms, write_dump_card
 from teacher_dump.dump_options import add_dump_options
 from teacher_dump.estimates.command import add_estimate_options, add_extend, estimates_of
 from teacher_dump.opened_dump import cache_path, opened_dump
@@ -36,6 +38,8 @@ def add_command(commands: Any) -> None:
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     report_command.add_expectation(dump)
+    add_terms(dump)
+    dump.set_defaults(default_of=dump.get_default)
     add_debug(dump)
 
 
@@ -59,11 +63,11 @@ def execute(arguments: argparse.Namespace) -> int:
         found = estimates_of(arguments, opened)
         print(told(found), flush=True)
         require_room(found)
+        samples, was_finished = with_terms(samples, path, arguments), is_finished(path)
         cache = dump(path, samples, teacher, settings, opened.prepared, executor, arguments.extend)
-    return max(
-        report_command.report_teacher(cache, teacher.name, arguments.expect_r1),
-        summarise(cache, teacher.name, arguments.max_failures),
-    )
+    status = report_command.report_teacher(cache, teacher.name, arguments.expect_r1)
+    write_dump_card(cache, teacher.name, arguments, arguments.default_of, was_finished)
+    return max(status, summarise(cache, teacher.name, arguments.max_failures))
 
 
 def told(parts: Sequence[PlannedDump] | Sequence[Estimate]) -> str:

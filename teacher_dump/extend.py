@@ -106,9 +106,14 @@ def _appended(
 ) -> tuple[SignalSpec, ...]:
     """What the teacher stores of its first rows, `first`, and not of those of a segment, `there`.
 
-    Scores of a batch plan, and the best K of all rows, are of the rows that they were made from.
+    Scores of a batch plan, and the best K of all rows, are of the rows that they were made from; what is of
+    the teacher itself is there already.
     """
-    carried = [spec for spec in first.values() if spec.name not in there and not is_of_all_rows(spec)]
+    carried = [
+        spec
+        for spec in first.values()
+        if spec.name not in there and not is_of_all_rows(spec) and not spec.is_of_teacher
+    ]
     for spec in carried:
         if emitted.get(spec.name) != spec:
             told = "is not emitted now" if spec.name not in emitted else "is stored another way"

@@ -22,7 +22,7 @@ from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 from teacher_dump.workers.executors import Executor
 
-UNIT = {"V": "videos", "T": "texts", "S": "steps"}
+UNIT = {"V": "videos", "T": "texts", "S": "steps", "P": "rows"}
 
 
 class DumpState(CacheState):

@@ -11,6 +11,7 @@ from teacher_dump.plan import (
     CALIBRATION,
     CALIBRATION_ROWS,
     EARLIER_PAIRS,
+    OF_TEACHER,
     PAIRS,
     PLANNED_PHASE,
     PRECISION,
@@ -45,6 +46,7 @@ def seconds_by_phase(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> 
         PLANNED_PHASE: planned_s,
         TOPK_TEXTS: topk_texts_s,
         TOPK_VIDEOS: topk_videos_s,
+        OF_TEACHER: of_teacher_s,
     }
     return {
         phase: of_phase[phase](planned, batch, crew) if planned.rows_left(phase) else 0.0
@@ -98,6 +100,12 @@ def precision_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float
     """One task: a few videos and texts in the teacher's precision and, about twice as long, in float32."""
     forward_s = batch.of_video.forward.clock_s + batch.of_text.forward.clock_s
     return PRECISION_ROWS * (batch.of_video.decode_s / crew.decoders + FORWARDS * forward_s)
+
+
+def of_teacher_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """Its numbers are there, they are only written."""
+    numbers = (math.prod(spec.sizes.values()) for spec in planned.plan.signals if spec.is_of_teacher)
+    return stored_s(batch, 4 * sum(numbers))
 
 
 def stored_s(batch: MeasuredBatch, count: float) -> float:

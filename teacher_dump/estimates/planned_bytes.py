@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from store.calibration import PROJECTION_BASIS, PROJECTION_MEAN, fitted_names
 from store.durable import canonical_json
-from store.encodings import BOOL, INT32
+from store.encodings import BOOL, FLOAT32, INT32
 from store.inputs.samples import Samples
 from store.inputs.view import View
 from store.kept_pixels import BLOCK_BYTES, PIXEL_JPEG, KeptPixels
@@ -76,7 +76,7 @@ def signal_bytes(
     return (
         sum(array_bytes(array, written) for array in arrays)
         + fitted_bytes(spec, full_width)
-        + (STATED_EXACTNESS if spec.encoding in (BOOL, INT32) else STATED_ERRORS)
+        + (STATED_EXACTNESS if spec.encoding in (BOOL, FLOAT32, INT32) else STATED_ERRORS)
     )
 
 

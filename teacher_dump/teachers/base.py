@@ -137,6 +137,10 @@ class Teacher(ABC):
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Signals with row axis T but `frame_relevance`: [B, ...]."""
 
+    def of_itself(self) -> dict[str, Tensor]:
+        """Signals with row axis P, whole: what a student goes on from that no video shows."""
+        return {}
+
     def score_pairs(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
         """Logits [V, T] of every video against every text, logit_scale included.
 

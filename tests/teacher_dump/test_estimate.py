@@ -92,7 +92,7 @@ def test_bytes_are_those_of_the_finished_cache(clips, tmp_path, teacher, storage
 
 def test_seconds_memory_and_worth_are_measured_on_a_batch(clips, tmp_path):
     found = estimate(tmp_path / "c.zarr", colour_samples(clips), demo.load(TeacherOptions()), SETTINGS)
-    assert set(found.seconds) == {"videos", "texts", "relevance", "pairs"}
+    assert set(found.seconds) == {"videos", "texts", "relevance", "pairs", "teacher"}
     assert all(seconds > 0 for seconds in found.seconds.values())
     cost = found.measured.of_video
     assert min(cost.decode_s, cost.forward.clock_s, cost.encode.clock_s, cost.write.clock_s) > 0
