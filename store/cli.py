@@ -34,6 +34,14 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def from_zero(text: str) -> int:
+    """A whole number from 0 to a million, for argparse."""
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST:,}")
+    return number
+
+
 def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and call its `execute(arguments) -> exit status`.
 
