@@ -373,6 +373,10 @@ def test_frames_beyond_the_memory_for_them_are_decoded_anew(samples, request_for
         (["xclip"], InputError, "wants --dataset"),
         (["xclop", "--dataset", "demo"], LookupError, "did you mean 'xclip'"),
         (["demo"], InputError, "is there; name another"),
+        (["clip4clip", "--queue", "8"], InputError, "no use for --queue"),
+        (["albef", "--context", "4"], InputError, "no use for --context"),
+        (["xclip", "--vocabulary", "vocab.txt"], InputError, "no use for --vocabulary"),
+        (["demo", "--overwrite", "--frames", "4"], InputError, "no use for --frames"),
     ],
 )
 def test_the_command_says_what_it_wants(words, error, told):
