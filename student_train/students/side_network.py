@@ -133,6 +133,8 @@ DEMO_RECOGNITION = frozen(
         model=replace(DEMO_MODEL, task=RECOGNITION, label_smoothing=0.1),
         losses={"cross_entropy": 1.0},
         optimizer=replace(DEMO.optimizer, lr=(3e-3,)),
+        epochs=20,
+        batch_size=25,
     )
 )
 

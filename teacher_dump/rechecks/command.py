@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.card import write_card
 from store.cli import HelpFormatter, add_debug, at_least_one, from_zero
 from store.durable import canonical_json, read_json, write_file
 from store.errors import InputError
+from store.identity import PLUGIN
 from store.inputs.datasets import dataset_names, load_dataset
 from store.lookup import check_name, plugin_names
 from store.reader import Cache, open_cache
@@ -69,9 +71,11 @@ def execute(arguments: argparse.Namespace) -> int:
     limits = Limits(arguments.time_limit, arguments.memory_limit_mb)
     settings = RecheckSettings(arguments.sample, arguments.seed, arguments.decoders, limits)
     asked = as_dumped(arguments, reader)
-    teacher = load_teacher(asked.teacher, teacher_options(asked, parse_layers(asked.layers)))
+    name = reader.name if PLUGIN in reader.identity else asked.teacher
+    teacher = load_teacher(asked.teacher, teacher_options(asked, parse_layers(asked.layers)), name)
     found = recheck(reader, teacher, paths, settings)
     path = write_report(cache, found)
+    write_card(cache.path)
     print("\n".join(lines(found, cache)))
     print(f"written to {path}")
     return 0 if found.holds else 1

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from store.identity import PLUGIN
 from store.untrusted import is_of
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ CLASSIFIERS = ("random", "orthogonal", "lda")
 
 
 def plugin_of(reader: TeacherReader) -> str:
-    """The teacher that said what is stored: `reencode` keeps it under a name of its own."""
+    """The plug-in that said what is stored: `dump --name` and `reencode` keep it under names of their own."""
     source = reader.identity.get(REENCODED)
-    name = source.get("teacher") if isinstance(source, Mapping) else None
-    return name if is_of(name, str) else reader.name
+    came_from = source.get("teacher") if isinstance(source, Mapping) else None
+    told = (reader.identity.get(PLUGIN), came_from)
+    return next((name for name in told if is_of(name, str)), reader.name)
 
 
 def as_dumped(arguments: argparse.Namespace, reader: TeacherReader) -> argparse.Namespace:
