@@ -1,6 +1,12 @@
 # `make help` lists the targets. Any variable below can be given on the command line: make dump-teacher DATASET=msrvtt
 DATASET  ?= demo
 STUDENT  ?= afa
+# The demo's motions are recognised in the moments that its clips describe, a dataset of their own. Who named no
+# DATASET goes on having named none.
+NAMED    := $(filter-out file,$(origin DATASET))
+ifneq ($(filter demo-text4vis $(if $(filter recognition,$(TASK)),demo-side_network),$(DATASET)-$(STUDENT)),)
+override DATASET := demo_motions
+endif
 # The demo's cache may hold several teachers. MCAD listens to two: the cross-encoder judged the best pairs of the
 # batches that are trained on.
 ifeq ($(DATASET)-$(origin CACHE),demo-undefined)
@@ -8,23 +14,24 @@ ROLES    = --teacher $(TEACHER) $(if $(filter mcad,$(STUDENT)),--role single_str
 JUDGED   = $(if $(filter mcad,$(STUDENT)),demo-judged-batches)
 endif
 # The demo of a student that trains on pixels has a cache of its own: CLIP4Clip's signals, and the frames.
-ifneq ($(filter demo-sab demo-side_network,$(DATASET)-$(STUDENT)),)
+ifneq ($(filter demo-sab demo-side_network demo_motions-side_network,$(DATASET)-$(STUDENT)),)
 TEACHER  ?= demo_clip4clip
-CACHE    ?= caches/demo-pixels.zarr
+CACHE    ?= caches/$(DATASET)-pixels.zarr
 DUMP_ARGS := --keep-pixels raw
 endif
-# The side network goes on from what stands behind the layers in the weights of the teacher that made them.
+# The side network's text tower goes on from that of the teacher that made the layers.
 ifeq ($(DATASET)-$(STUDENT),demo-side_network)
 WEIGHTS  ?= teacher_dump/weights/$(TEACHER).safetensors
 TRAIN_ARGS := $(foreach model,model untaught_model,--set $(model).weights=$(WEIGHTS))
-ifeq ($(TASK),recognition)
+endif
+ifeq ($(DATASET)-$(STUDENT),demo_motions-side_network)
 RECIPE   ?= demo-recognition
 endif
-endif
 # Classes are recognised by the text of their names, which the demo's classifier reads.
-ifeq ($(DATASET)-$(STUDENT),demo-text4vis)
+ifeq ($(DATASET)-$(STUDENT),demo_motions-text4vis)
 TEACHER  ?= demo_classes
-CACHE    ?= caches/demo-classes.zarr
+CACHE    ?= caches/demo_motions-classes.zarr
+DUMP_ARGS := --keep-pixels raw
 endif
 DATA     ?= data/$(DATASET)
 CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
@@ -53,7 +60,7 @@ endif
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-pairs bench-train lint clean
+.PHONY: help setup dump-teacher demo-teachers fit-teacher train-student ablate evaluate report info fit-demo-teacher demo-judged-batches test test-slow test-golden test-clips bench-frames bench-store bench-side bench-encodings bench-dump bench-estimate bench-pairs bench-remote bench-train lint clean
 MAKEFLAGS += --no-print-directory
 
 help:            ## this list
@@ -72,17 +79,22 @@ dump-teacher: $(READY)    ## run TEACHER over DATASET and write its signals into
 demo-teachers: $(READY)   ## add every teacher of the demo to its cache: X-CLIP, CLIP4Clip, the motions' classifier, the cross-encoder
 	@for teacher in demo demo_clip4clip demo_classes demo_albef; do $(MAKE) dump-teacher DATASET=demo TEACHER=$$teacher CHECKPOINT= || exit 1; done
 
+# A cache at a URL is streamed (docs/streaming.md), and made by nobody here.
+MADE     = $(if $(findstring ://,$(CACHE)),,$(CACHE)/manifest.json)
+
 # A CACHE that was named without a DATASET is not made here: a mistyped name must not become a demo.
-train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(filter file,$(origin DATASET))),,$(CACHE)/manifest.json) $(JUDGED)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
+train-student: $(READY) $(if $(and $(filter command line environment,$(origin CACHE)),$(if $(NAMED),,yes)),,$(MADE)) $(JUDGED)    ## train STUDENT from CACHE (dumped first if it is not there) and print the table
 	@$(PY) -m student_train $(if $(filter text4vis,$(STUDENT)),few-shot,train) "$(CACHE)" --out "$(RUN)" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(TRAIN_ARGS) $(ARGS)
 
-$(CACHE)/manifest.json: | $(READY)
+ifneq ($(MADE),)
+$(MADE): | $(READY)
 	@$(MAKE) dump-teacher ARGS="$(DUMP_ARGS)"
+endif
 
-demo-judged-batches: $(READY) | $(CACHE)/manifest.json
+demo-judged-batches: $(READY) | $(MADE)
 	@$(MAKE) dump-teacher TEACHER=demo_albef CHECKPOINT= ARGS=
 
-ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(CACHE)/manifest.json) $(JUDGED)    ## train the rows of STUDENT=sab's or mcad's ablation from CACHE alike, and print them beside the paper's
+ablate: $(READY) $(if $(filter file,$(origin CACHE)),$(MADE)) $(JUDGED)    ## train the rows of STUDENT=sab's or mcad's ablation from CACHE alike, and print them beside the paper's
 	@$(PY) -m student_train ablate "$(CACHE)" --out "$(RUN)-ablation" --student $(STUDENT) $(ROLES) $(if $(RECIPE),--recipe $(RECIPE)) --seeds "$(SEEDS)" $(ARGS)
 
 evaluate: $(READY)        ## repeat the numbers of RUN from its saved students
@@ -127,8 +139,14 @@ bench-encodings: $(READY) ## what a side network of the demo loses if its layers
 bench-dump: $(READY)      ## a dump's wall time against the processor time of its stages; one worker against two
 	@$(PY) -m tests.bench.bench_dump $(ARGS)
 
+bench-estimate: $(READY)  ## what the estimate of the demo's dump says, in seconds and bytes, against that dump
+	@$(PY) -m tests.bench.bench_estimate --data "$(DATA)" $(ARGS)
+
 bench-pairs: $(READY)     ## what scoring pairs costs as texts or videos double
 	@$(PY) -m tests.bench.bench_pairs $(ARGS)
+
+bench-remote: $(READY)    ## epochs streamed from a URL against a local cache; writes bench-results/remote.json
+	@$(PY) -m tests.bench.bench_remote $(ARGS)
 
 bench-train: $(READY)     ## what teaching costs a training step: cached, resident, live; writes bench-results/train.json
 	@$(PY) -m tests.bench.bench_train $(ARGS)
@@ -137,7 +155,7 @@ lint: $(READY)            ## ruff and mypy
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
 clean:           ## delete the demo's clips, caches and runs (not .venv)
-	rm -rf data/demo data/demo-fit caches/demo.zarr caches/demo-*.zarr runs/demo-*
+	rm -rf data/demo data/demo-fit data/demo_motions caches/demo.zarr caches/demo[-_]*.zarr runs/demo[-_]*
 
 # What was installed is written into the stamp, so a mere change of file times installs nothing.
 .venv/.ready: pyproject.toml constraints.txt

@@ -58,8 +58,9 @@ class ShardTable:
         return [path for path in self.arrays if path.startswith(f"{folder}/")]
 
     def is_whole(self, folder: str) -> bool:
-        """Whether no shard below `folder` has a problem."""
-        return not any(c.problems for path in self.below(folder) for c in self._by_array.get(path, ()))
+        """Whether every shard below `folder` is here, without a problem."""
+        checks = [check for path in self.below(folder) for check in self._by_array.get(path, ())]
+        return not any(check.problems or check.present is None for check in checks)
 
     def coverage(self, path: str, expected: np.ndarray | None) -> Iterator[Problem]:
         """Hold the rows present in the array at `path` to `expected`, bool [rows]; None: any may be."""

@@ -16,11 +16,13 @@ import numpy as np
 from store.encodings import (
     BOOL,
     FLOAT16,
+    FLOAT32,
     INT8,
     INT32,
     ErrorSum,
     decode_int8,
     encode_float16,
+    encode_float32,
     encode_int8,
 )
 from store.errors import InputError
@@ -120,6 +122,8 @@ class SignalCodec:
         spec, name = self.spec, self.spec.name
         if spec.encoding in (BOOL, INT32):
             return {"": values.astype(spec.encoding)}, ErrorSum()
+        if spec.encoding == FLOAT32:
+            return {"": encode_float32(values, name, rows)}, ErrorSum()
         kept = reduce_tokens(values, spec.reduction.tokens)
         projected = self._project(kept)
         if spec.encoding == FLOAT16:

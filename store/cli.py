@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from store.errors import CacheError
-from store.untrusted import printable
+from store.errors import CacheError, InputError
+from store.untrusted import is_url, printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 LARGEST = 1_000_000
+_COLLAPSED_URL = re.compile(r"(s3|gs|hf|sftp|https?|file):/")
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -34,6 +38,57 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def cache_place(text: str) -> Path | str:
+    """Where a cache lies that is only read, for argparse: a folder as a Path, a URL as it stands."""
+    return text if is_url(text) else Path(text)
+
+
+class ToEnvironment(argparse.Action):
+    """Puts what an option says into the variable `const`, where this process and its children look."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, text: Any, option: Any = None
+    ) -> None:
+        os.environ[self.const] = text
+
+
+def add_chunk_cache(parser: argparse.ArgumentParser) -> None:
+    """Options of a command that may read a cache from a URL, see `store.remote.streaming`."""
+    for option, metavar, variable, text in (
+        (
+            "--chunk-cache",
+            "DIR",
+            "TEACHER_CACHE_CHUNKS",
+            "keep here what is read from a URL (default: $%s, else "
+            "video-text-teacher-cache in the user's cache folder)",
+        ),
+        (
+            "--chunk-cache-size",
+            "SIZE",
+            "TEACHER_CACHE_CHUNKS_SIZE",
+            "its largest size, as 500MB (default: $%s, else 20GB)",
+        ),
+    ):
+        parser.add_argument(
+            option,
+            metavar=metavar,
+            action=ToEnvironment,
+            const=variable,
+            default=argparse.SUPPRESS,
+            help=text % variable,
+        )
+
+
+def require_folders(arguments: argparse.Namespace) -> None:
+    """Raise InputError for a URL where a command needs a folder; what may be a URL is no Path."""
+    for value in vars(arguments).values():
+        if isinstance(value, Path) and _COLLAPSED_URL.match(str(value)):
+            raise InputError(
+                f"{value.parts[0]}//... is a URL, and this command works on a folder of this machine; pull "
+                "the cache first: python -m store pull URL DIR"
+            )
+
+
 def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and call its `execute(arguments) -> exit status`.
 
@@ -42,6 +97,7 @@ def run_cli(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     """
     arguments = parser.parse_args(argv)
     try:
+        require_folders(arguments)
         return int(arguments.execute(arguments))
     except KeyboardInterrupt:
         print("\ninterrupted; what was finished is kept", file=sys.stderr)

@@ -17,6 +17,7 @@ from store.durable import is_sha256, read_json
 from store.errors import DamagedCacheError
 from store.identity import require_same
 from store.inputs.protocol import PROTOCOLS
+from store.inputs.samples import NO, YES
 from store.inputs.view import View
 from store.kept_pixels import PIXEL_JPEG_SPAN, KeptPixels
 from store.layout import (
@@ -28,6 +29,7 @@ from store.layout import (
     signal_arrays,
     view_arrays,
 )
+from store.partial import Partial
 from store.parts import FIRST, TEACHERS, Group, Part, segment_folder
 from store.shards import RowsArray
 from store.signals import SignalSpec
@@ -54,6 +56,7 @@ def check_dataset(dataset: Any) -> None:
     prompts, missing, splits = (fields.get(key) for key in ("prompts", "missing", "splits"))
     sound = {
         **{key: isinstance(fields.get(key), str) for key in CARD_FIELDS},
+        "share": fields.get("share", YES) in (YES, NO),
         "videos and texts": _has_counts(fields),
         "segments": _has_counts(fields) and _are_segments(fields.get("segments"), fields),
         "splits_sha256": is_sha256(fields.get("splits_sha256")),
@@ -214,14 +217,16 @@ def array_problem(root: Path, path: str, expected: RowsArray) -> str | None:
             f"{expected.dtype}{list(expected.shape)} over {','.join(expected.axes)} as the tables "
             "and the plan say"
         )
-    return _index_problem(root / path, found) if found.shard_rows else None
+    return _index_problem(root, path, found) if found.shard_rows else None
 
 
-def _index_problem(folder: Path, array: RowsArray) -> str | None:
+def _index_problem(root: Path, path: str, array: RowsArray) -> str | None:
     """Whether every shard is there and has room for its index: so many rows, then, were worth their bytes."""
+    partial = Partial.read(root)
     for number in range(array.shard_count):
-        file = folder / array.shard_path(number)
-        if not file.is_file() or file.stat().st_size < array.index_bytes:
+        name = f"{path}/{array.shard_path(number)}"
+        file = root / name
+        if partial.has(name) and (not file.is_file() or file.stat().st_size < array.index_bytes):
             return f"lacks shard {number} of {array.shard_count}, or it is shorter than its index"
     return None
 

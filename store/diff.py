@@ -23,7 +23,7 @@ from store.reader import Cache, open_cache
 from store.untrusted import printable_values, shown
 
 ROWS_SHOWN = 5
-CARD = ("title", "licence", "source", "missing")
+CARD = ("title", "licence", "source", "share", "missing")
 IDENTITY = (*(key for key in DATASET_IDENTITY if key != "splits"), "protocol", "prompts")
 ONLY_A, ONLY_B = "only in A", "only in B"
 
@@ -57,7 +57,7 @@ def _filled(section: Section) -> Section:
 
 
 def _part(fields: Mapping[str, Any], keys: Iterable[str]) -> Section:
-    return {key: fields[key] for key in keys}
+    return {key: fields.get(key) for key in keys}
 
 
 def _fields(a: Any, b: Any) -> dict[str, list[Any]]:

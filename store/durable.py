@@ -89,15 +89,21 @@ def read_json(path: Path, limit_bytes: int = JSON_BYTES) -> Any:
 
     What counts as JSON is `store.untrusted.parse_json`'s to say.
     """
+    content = read_bytes(path, limit_bytes)
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise DamagedCacheError(f"{path} is not JSON ({error}); restore it from a good copy") from None
+
+
+def read_bytes(path: Path, limit_bytes: int = JSON_BYTES) -> bytes:
+    """All of the small file `path`; raises DamagedCacheError if it is larger than `limit_bytes`."""
     with open(path, "rb") as file:
         large = os.fstat(file.fileno()).st_size > limit_bytes
         content = b"" if large else file.read()
     if large:
         raise DamagedCacheError(f"{path.name} is larger than {limit_bytes} bytes; not a cache's own file")
-    try:
-        return parse_json(content)
-    except ValueError as error:
-        raise DamagedCacheError(f"{path} is not JSON ({error}); restore it from a good copy") from None
+    return content
 
 
 def record_file(root: Path, path: Path) -> ObjectRecord:

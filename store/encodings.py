@@ -2,7 +2,7 @@
 
     float16     the value, range-checked
     int8        q = round(z / s), z = (x - channel_mean) / channel_scale, s = max |z| of the vector / 127
-    bool, int32 the value
+    float32, bool, int32    the value
 
 Of the ways to halve float16, int8 with one scale a vector after centring and scaling each channel loses
 least on activations with outlier channels and outlier tokens (docs/format.md, "Encodings"). A lossy encoding
@@ -20,8 +20,8 @@ import numpy as np
 
 from store.errors import NonFiniteError
 
-FLOAT16, INT8, BOOL, INT32 = "float16", "int8", "bool", "int32"
-ENCODINGS = (FLOAT16, INT8, BOOL, INT32)
+FLOAT16, INT8, BOOL, INT32, FLOAT32 = "float16", "int8", "bool", "int32", "float32"
+ENCODINGS = (FLOAT16, INT8, BOOL, INT32, FLOAT32)
 INT8_MOST = 127
 
 
@@ -100,6 +100,14 @@ def encode_float16(values: np.ndarray, signal: str, rows: np.ndarray) -> np.ndar
     if not finite.all():
         _refuse(values, np.isfinite(encoded), signal, rows, "float16 (finite and within +-65504)")
     return encoded
+
+
+def encode_float32(values: np.ndarray, signal: str, rows: np.ndarray) -> np.ndarray:
+    """`values` [N, ...] of the rows `rows` [N] as they are; raises NonFiniteError, naming signal and row."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        _refuse(values, finite, signal, rows, "float32 (finite)")
+    return values.astype(np.float32, copy=False)
 
 
 def encode_int8(z: np.ndarray, signal: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,18 @@ class DamagedCacheError(CacheError, OSError):
     """Stored bytes are not what was written; the message names the object."""
 
 
+class SignatureError(CacheError, ValueError):
+    """A cache is not signed by those whom the user trusts; the message says by whom it is, if by anybody."""
+
+
+class NotShareableError(CacheError, PermissionError):
+    """The card of a cache says share: no, and nobody said that it may be shared all the same."""
+
+
+class RemoteError(CacheError, OSError):
+    """Another machine did not give or take an object; the message names both and says what to do."""
+
+
 class LockedCacheError(CacheError, RuntimeError):
     """Another process is writing this cache."""
 

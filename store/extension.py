@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,17 @@ def wanted_dataset(tables: Tables, samples: Samples, extend: bool) -> dict[str, 
             f"{APPEND}"
         )
     return wanted
+
+
+def samples_as_of(tables: Tables, samples: Samples, segment: int) -> Samples:
+    """`samples` with the rows and splits that they had when `segment` of `tables` was appended."""
+    then = Tables(tables.root, tables.datasets[: segment + 1])
+    return replace(
+        samples,
+        videos=samples.videos[: then.dataset["videos"]],
+        texts=samples.texts[: then.dataset["texts"]],
+        splits={name: then.split(name) for name in then.dataset["splits"]},
+    )
 
 
 def _has_room(stored: Mapping[str, Any], samples: Samples) -> bool:

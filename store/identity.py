@@ -8,6 +8,8 @@ from typing import Any
 from store.errors import IdentityError
 
 NOTHING = "nothing"
+PLUGIN = "teacher"
+"""Field of a teacher's identity: which teacher it is, where the cache holds it under another name."""
 
 
 def differences(expected: Any, found: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from store.cli import add_debug
+from store.cli import add_chunk_cache, add_debug, cache_place
 from store.contents import read_attributes
 from store.durable import read_json
 from store.errors import CacheError, DamagedCacheError
@@ -21,21 +21,25 @@ from store.ledger import LEDGER, Ledger
 from store.manifest import MANIFEST
 from store.parts import FIRST, TEACHERS, group_of_task, groups_of
 from store.reader import Cache, TeacherReader, open_cache, read_root
+from store.sharing import terms_of
 from store.signals import ALL_TOKENS, SignalSpec
 from store.untrusted import is_of, printable_values
 
 TEXT_COLUMNS = 100
 ERROR_PREFIX = "encoding_"
 METRICS_SHOWN = 12
+LACKS_SHOWN = 6
 
 
-def gather(path: Path) -> dict[str, Any]:
-    """What lies at `path`, in plain JSON:
+def gather(path: Path | str) -> dict[str, Any]:
+    """What lies at `path`, a folder or, as text, a URL, in plain JSON:
 
+    partial {source, lacks [paths]}: what a partial copy left out and where it lies, null for a whole one;
     name, format, state ("planned" | "dumping" | "complete"), digest (null until complete), earlier_digests
       (before something was added, the latest first: such a state can still be opened);
     dataset {name, title, licence, source, videos, texts, splits {<split>: {videos, texts}}, segments,
       splits_sha256, protocol, missing {<what>: count}, prompts};
+    terms {licence, share ("yes" | "no"), reason}: what holds now (null until complete), see store.sharing;
     teachers {<teacher>: {identity, view, provenance,
       difference_to_float32 {<signal>: {relative_l2, max_abs}}, empty for a teacher in float32,
       pair_scores, videos_decoded, videos_failed, bytes,
@@ -49,19 +53,29 @@ def gather(path: Path) -> dict[str, Any]:
 
     Raises MissingFileError if there is no cache, DamagedCacheError, IdentityError for another format.
     """
+    streamed = open_cache(path) if isinstance(path, str) else None
+    path = streamed.path if streamed else Path(path)
     root = read_root(path)
-    cache = open_cache(path) if (path / MANIFEST).is_file() else None
+    cache = streamed or (open_cache(path) if (path / MANIFEST).is_file() else None)
     finished = cache.teacher_names if cache else []
     return {
         "name": path.name,
         "format": root["version"],
         "state": root["state"],
         "digest": cache.digest if cache else None,
+        "partial": _partial(cache),
         "dataset": dict(cache.dataset if cache else root["dataset"]),
+        "terms": terms_of(cache).to_dict() if cache else None,
         "earlier_digests": [state.digest for state in cache.manifest.earlier()] if cache else [],
         "teachers": {name: _teacher(cache, name) for name in finished if cache},
         "unfinished": _unfinished(path, cache.manifest.groups if cache else ()),
     }
+
+
+def _partial(cache: Cache | None) -> dict[str, Any] | None:
+    if cache is None or not cache.partial.lacks:
+        return None
+    return {"source": cache.partial.source, "lacks": list(cache.partial.lacks)}
 
 
 def _teacher(cache: Cache, name: str) -> dict[str, Any]:
@@ -174,7 +188,10 @@ def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"{dataset['videos']:,} videos, {dataset['texts']:,} texts"
     )
     yield f"  dataset  {dataset['name']}: {dataset['title']}"
-    yield f"  licence  {dataset['licence']}"
+    terms = found["terms"]
+    yield f"  licence  {terms['licence'] if terms else dataset['licence']}"
+    if terms:
+        yield f"  share    {terms['share']}: {terms['reason']}"
     yield f"  source   {dataset['source']}"
     yield f"  splits   {splits}"
     yield f"  protocol {dataset['protocol']}"
@@ -187,6 +204,10 @@ def _dataset_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  missing  of what is published: {told}"
     if found["digest"]:
         yield f"  digest   sha256:{found['digest']}"
+    if found["partial"]:
+        lacks = found["partial"]["lacks"]
+        shown = ", ".join(lacks[:LACKS_SHOWN]) + (f", ... ({len(lacks)} in all)" * (len(lacks) > LACKS_SHOWN))
+        yield f"  partial  of {found['partial']['source']}: lacks {shown}"
 
 
 def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
@@ -213,7 +234,7 @@ def _teacher_lines(name: str, teacher: Mapping[str, Any]) -> Iterator[str]:
         metrics = list(_flattened(said))
         more = f", ... ({len(metrics)} in all)" if len(metrics) > METRICS_SHOWN else ""
         yield from _wrapped("report", f"{report}: {', '.join(metrics[:METRICS_SHOWN])}{more}")
-    yield from ("  " + line for line in table(list(_signal_rows(teacher["signals"])), right_from=4))
+    yield from ("  " + line for line in table(list(signal_rows(teacher["signals"])), right_from=4))
     for student, signals in sorted(_teaches(teacher["signals"]).items()):
         yield from _wrapped("of use", f"to {student}: {', '.join(signals)}")
 
@@ -242,7 +263,8 @@ def _teaches(signals: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _signal_rows(signals: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def signal_rows(signals: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A table of the signals that `gather` tells, first its head: axes, shape, encoding, bytes, errors."""
     measured = {error for signal in signals.values() for error in signal["errors"]}
     cosine = tuple(name for name in ("min_cosine", "mean_cosine") if name in measured)
     titles = (name.replace("_", " ") for name in cosine)
@@ -304,7 +326,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "info", help="what is inside a cache: signals, shapes, bytes, errors, identity, licence"
     )
-    parser.add_argument("cache", type=Path, help="folder of the cache")
+    parser.add_argument("cache", type=cache_place, help="folder or URL of the cache")
+    add_chunk_cache(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON, for scripts")
     parser.set_defaults(execute=run_info)
     add_debug(parser)

@@ -93,8 +93,16 @@ class TableCounts:
     first_video: int = 0
     first_text: int = 0
 
+    @classmethod
+    def of(cls, segment: Segment, plan_steps: Mapping[str, int] | None = None) -> TableCounts:
+        """The rows of one segment, and how many come before it."""
+        (first_video, video), (first_text, text) = segment.video, segment.text
+        return cls(video - first_video, text - first_text, plan_steps or {}, first_video, first_text)
+
     def rows_of(self, spec: SignalSpec) -> int:
         """Length of the signal's row axis; raises InputError if its plan is not known."""
+        if spec.is_of_teacher:
+            return spec.sizes[spec.row_axis]
         if spec.row_axis != "S":
             return self.videos if spec.row_axis == "V" else self.texts
         plan = plan_of(spec.name) or ""
@@ -247,6 +255,7 @@ def dataset_attributes(samples: Samples, earlier: Sequence[Mapping[str, Any]] = 
         "title": samples.card.title,
         "licence": samples.card.licence,
         "source": samples.card.source,
+        **({} if samples.card.share is None else {"share": samples.card.share}),
         "videos": len(samples.videos),
         "texts": len(samples.texts),
         "splits": {

@@ -17,16 +17,18 @@ from store.durable import (
     canonical_json,
     is_sha256,
     json_digest,
-    read_json,
+    read_bytes,
     record_file,
     write_file,
 )
 from store.errors import DamagedCacheError, InputError
+from store.partial import PARTIAL, Partial
 from store.parts import group_at, group_of
-from store.untrusted import JSON_VALUES
+from store.untrusted import JSON_VALUES, parse_json
 
 MANIFEST = "manifest.json"
-REPORTS, CARD = "reports", "README.md"
+REPORTS, SIGNATURES, SHARING = "reports", "signatures", "sharing"
+CARD, CROISSANT = "README.md", "croissant.json"
 MOST_OBJECTS = JSON_VALUES // 5
 
 
@@ -70,7 +72,7 @@ class Manifest:
             "groups": dict(self.groups),
         }
 
-    def _document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         steps = [list(step) for step in self.added]
         told = {"added": {"steps": steps, "sha256": json_digest(steps)}} if steps else {}
         return {**self._body(), **told, "digest": self.digest}
@@ -84,7 +86,7 @@ class Manifest:
         """Write `folder`/manifest.json; raises InputError for more objects than a reader would accept."""
         if len(self.objects) > MOST_OBJECTS:
             raise InputError(f"{len(self.objects):,} objects are over {MOST_OBJECTS:,}; write larger shards")
-        write_file(folder / MANIFEST, canonical_json(self._document()))
+        write_file(folder / MANIFEST, canonical_json(self.to_dict()))
 
     @classmethod
     def read(cls, root: Path, group: str = "", digest: str | None = None) -> Manifest:
@@ -94,25 +96,30 @@ class Manifest:
         digest: what the root's manifest says of a group's. Raises DamagedCacheError.
         """
         path = root / group / MANIFEST
-        name = f"{group}/{MANIFEST}" if group else MANIFEST
         if not path.is_file():
-            raise DamagedCacheError(f"{name} of {root.name} is missing; pull it again")
-        document = read_json(path)
+            raise DamagedCacheError(f"{_name(group)} of {root.name} is missing; pull it again")
+        return cls.parse(read_bytes(path), root.name, group, digest)
+
+    @classmethod
+    def parse(cls, content: bytes, cache: str, group: str = "", digest: str | None = None) -> Manifest:
+        """The manifest in `content`, checked as `read` does; `cache` is its name in the error."""
+        name = _name(group)
         try:
+            document = parse_json(content)
             found = cls(
                 tuple(map(ObjectRecord.from_dict, document["objects"])),
                 document["groups"],
                 tuple(map(tuple, document["added"]["steps"])) if "added" in document else (),
             )
-            sound = canonical_json(found._document()) == path.read_bytes()
+            sound = canonical_json(found.to_dict()) == content
             sound = sound and found._is_of(group)
-        except (KeyError, TypeError, AttributeError, DamagedCacheError):
+        except (ValueError, KeyError, TypeError, AttributeError, DamagedCacheError):
             sound = False
         if not sound:
-            raise DamagedCacheError(f"{name} of {root.name} was changed after it was written; pull it again")
+            raise DamagedCacheError(f"{name} of {cache} was changed after it was written; pull it again")
         if digest is not None and found.digest != digest:
             raise DamagedCacheError(
-                f"{name} of {root.name} is not the one that the cache was completed with; pull it again"
+                f"{name} of {cache} is not the one that the cache was completed with; pull it again"
             )
         return found
 
@@ -134,14 +141,22 @@ class Manifest:
     def check(self, root: Path) -> None:
         """Hold every object to its size, and metadata (zarr.json: what a number means) to its digest.
 
-        Raises DamagedCacheError naming the first object that is missing or differs.
+        What a partial copy left out is not looked for. Raises DamagedCacheError naming the first object that
+        is missing or differs.
         """
+        partial = Partial.read(root)
         for record in self.objects:
+            if not partial.has(record.path):
+                continue
             problem = size_problem(root, record)
             if problem is None and record.path.endswith("zarr.json"):
                 problem = digest_problem(root, record)
             if problem:
                 raise DamagedCacheError(f"{record.path} {problem}; pull the cache again or dump it anew")
+
+
+def _name(group: str) -> str:
+    return f"{group}/{MANIFEST}" if group else MANIFEST
 
 
 def size_problem(root: Path, record: ObjectRecord) -> str | None:
@@ -166,5 +181,5 @@ def is_group(path: str) -> bool:
 
 
 def is_outside(path: str) -> bool:
-    """Whether `path` lies outside every digest: reports/ and the card."""
-    return path.split("/")[0] == REPORTS or path == CARD
+    """Whether `path` lies outside every digest: reports, signatures, card, what tells of copies, states."""
+    return path.split("/")[0] in (REPORTS, SIGNATURES, SHARING) or path in (CARD, CROISSANT, PARTIAL)

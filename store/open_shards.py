@@ -1,12 +1,19 @@
-"""Shard files that are open for reading: few at once, and only as they were when their index was checked."""
+"""Shard files that are open for reading: few at once, and only as they were when their index was checked.
+
+Below a root that somebody registered, files are only partly there, and what is missing is fetched when it
+is read (`store.remote.streamed_shards`).
+"""
 
 from __future__ import annotations
 
 import mmap
 import os
 import threading
+import weakref
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -62,6 +69,17 @@ class OpenShards:
         self._open: dict[int, OpenShard] = {}
         self._opening = threading.Lock()
 
+    def read(self, numbers: np.ndarray, offsets: np.ndarray, size: int, copy: Callable[[], None]) -> None:
+        """Call `copy`, which reads `size` bytes at each of `offsets` [N] of the shards `numbers` [N].
+
+        An offset below 0 counts from the shard's end. Here all bytes are there: nothing else is to be done.
+        """
+        copy()
+
+    def version(self, shard: OpenShard) -> tuple[int, ...]:
+        """What must stay the same of a shard's file while the cache is open."""
+        return shard.version
+
     def __getitem__(self, number: int) -> OpenShard:
         """Shard `number`, opened if need be; raises DamagedCacheError if it is gone or was replaced since."""
         shard = self._open.get(number)
@@ -70,7 +88,8 @@ class OpenShards:
     def _open_again(self, number: int) -> OpenShard:
         with self._opening:
             shard = OpenShard(self._paths[number], self._names[number])
-            if self._versions.setdefault(number, shard.version) != shard.version:
+            version = self.version(shard)
+            if self._versions.setdefault(number, version) != version:
                 raise DamagedCacheError(
                     f"{shard.name} was replaced while the cache was open; open the cache again"
                 )
@@ -78,3 +97,25 @@ class OpenShards:
             if len(self._open) > OPEN_LIMIT:
                 del self._open[next(iter(self._open))]
             return shard
+
+
+class ShardSource(Protocol):
+    """Who has the shards below a root that are only partly there."""
+
+    def open_shards(self, array_path: str, keys: Sequence[str]) -> OpenShards: ...
+
+
+_SOURCES: weakref.WeakValueDictionary[Path, ShardSource] = weakref.WeakValueDictionary()
+
+
+def register_source(root: Path, source: ShardSource) -> None:
+    """From now on, and as long as `source` lives, shards below `root` are asked of it."""
+    _SOURCES[root] = source
+
+
+def open_shards(root: Path, array_path: str, keys: Sequence[str]) -> OpenShards:
+    """The shards `keys` of the array at `root`/`array_path`."""
+    source = _SOURCES.get(root)
+    if source is not None:
+        return source.open_shards(array_path, keys)
+    return OpenShards([root / array_path / key for key in keys], [f"{array_path}/{key}" for key in keys])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -41,25 +41,43 @@ from store.layout import (
 )
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest
+from store.partial import Partial
 from store.parts import PLANS, TABLES, TEACHERS, VIEWS, groups_of
 from store.plans import PlannedBatches
 from store.segments import Tables, read_datasets
 from store.tables import read_batch_plan
 from store.teacher_reader import TeacherReader
-from store.untrusted import require_plain_tree, shown
+from store.untrusted import is_url, require_plain_tree, shown
 from store.view_reader import RESIDENT_BYTES, ViewReader
 
-__all__ = ["RESIDENT_BYTES", "Cache", "TeacherReader", "open_cache", "read_root"]
+__all__ = ["RESIDENT_BYTES", "Cache", "TeacherReader", "open_cache", "open_folder", "read_root"]
+
+
+class StreamedCache(Protocol):
+    """Where a cache comes from whose folder here is filled as it is read."""
+
+    url: str
+
+    def fetch_group(self, group: str) -> None: ...
 
 
 class Cache:
     """A complete cache at `path`, read-only. Use `open_cache`."""
 
-    def __init__(self, path: Path, manifest: Manifest, tables: Tables) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, tables: Tables, streamed: StreamedCache | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.tables = tables
+        self._streamed = streamed
         self.dataset: Mapping[str, Any] = tables.dataset
+        self.partial = Partial.read(path)
+
+    @property
+    def location(self) -> str | None:
+        """The URL that it is streamed from, with its digest; None for a cache on this machine."""
+        return None if self._streamed is None else f"{self._streamed.url}@sha256:{self.digest}"
 
     @property
     def digest(self) -> str:
@@ -140,13 +158,17 @@ class Cache:
 
     @property
     def teacher_names(self) -> list[str]:
-        return sorted({group.name for group in groups_of(self.manifest.groups, TEACHERS)})
+        """The teachers whose signals are here; a partial copy may lack others."""
+        here = filter(self.partial.has, self.manifest.groups)
+        return sorted({group.name for group in groups_of(here, TEACHERS)})
 
     def teacher(self, name: str, resident_bytes: int = RESIDENT_BYTES) -> TeacherReader:
         """One teacher's signals, up to `resident_bytes` of them held in RAM.
 
-        Raises UnknownNameError listing what there is.
+        Raises UnknownNameError listing what there is, MissingFileError for one that a partial copy lacks.
         """
+        if name not in self.teacher_names and groups_of(self.manifest.groups, TEACHERS, name):
+            raise self.partial.missing(f"teacher {name!r} of {self.path.name}", f"--teacher {name}")
         check_name("teacher", name, self.teacher_names)
         return TeacherReader(self, name, resident_bytes)
 
@@ -179,6 +201,10 @@ class Cache:
         """The manifest of a view, teacher or batch plan, held to its digest; its files to it."""
         if path not in self.manifest.groups:
             raise DamagedCacheError(f"{MANIFEST} of {self.path.name} names no {path}; pull the cache again")
+        if not self.partial.has(path):
+            raise self.partial.missing(f"{path} of {self.path.name}", "with a --teacher that needs it")
+        if self._streamed is not None:
+            self._streamed.fetch_group(path)
         manifest = Manifest.read(self.path, path, self.manifest.groups[path])
         manifest.check(self.path)
         return manifest
@@ -210,11 +236,20 @@ def read_root(path: Path) -> Mapping[str, Any]:
 def open_cache(path: Path | str, digest: str | None = None) -> Cache:
     """Open the complete cache at `path`; with `digest`, as it was when that was its digest.
 
-    Raises MissingFileError if there is none, IncompleteCacheError if its dump is unfinished,
-    IdentityError for another format or another cache than `digest` names, DamagedCacheError if tables or
-    manifest changed.
+    path: a folder, or a URL (`s3://bucket/name.zarr`, `...@sha256:<digest>`, `...@tag`), which is streamed:
+    see `store.remote.streaming`. Raises MissingFileError if there is none, IncompleteCacheError if its dump
+    is unfinished, IdentityError for another format or another cache than `digest` names, DamagedCacheError if
+    tables or manifest changed.
     """
-    path = Path(path)
+    if is_url(str(path)):
+        from store.remote.streaming import open_url
+
+        return open_url(str(path), digest)
+    return open_folder(Path(path), digest)
+
+
+def open_folder(path: Path, digest: str | None = None, streamed: StreamedCache | None = None) -> Cache:
+    """What `open_cache` does; streamed: who fetches what of the folder is not here."""
     root = read_root(path)
     if not (path / MANIFEST).is_file():
         raise IncompleteCacheError(
@@ -229,7 +264,7 @@ def open_cache(path: Path | str, digest: str | None = None) -> Cache:
     for group in groups_of(manifest.groups, TABLES):
         Manifest.read(path, group.path, manifest.groups[group.path]).check(path)
     require_arrays(path, table_arrays(tables.datasets))
-    return Cache(path, manifest, tables)
+    return Cache(path, manifest, tables, streamed)
 
 
 def _as_of(path: Path, manifest: Manifest, digest: str) -> Manifest:

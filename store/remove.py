@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from store.card import write_card
 from store.cli import add_debug
 from store.contents import read_attributes
 from store.durable import PARTIAL_SUFFIX, canonical_json, sync_folder, write_file
@@ -158,4 +160,10 @@ def run_remove(arguments: argparse.Namespace) -> int:
     print(f"removed {', '.join(map(printable, removal.groups)) or 'nothing'}: {removal.bytes:,} bytes")
     if removal.kept:
         print(f"kept {', '.join(map(printable, removal.kept))}: another teacher needs it")
+    if (arguments.cache / MANIFEST).is_file():
+        try:
+            write_card(arguments.cache)
+        except CacheError as error:
+            # What is left may be damaged too, which is why one removes teachers.
+            print(f"the card still tells of {printable(arguments.teacher)}: {error}", file=sys.stderr)
     return 0

@@ -74,8 +74,7 @@ class Tables:
 
     def counts(self, segment: int) -> TableCounts:
         """Lengths of one segment's rows, and where they begin."""
-        (first_video, video), (first_text, text) = self.segments[segment].video, self.segments[segment].text
-        return TableCounts(video - first_video, text - first_text, {}, first_video, first_text)
+        return TableCounts.of(self.segments[segment])
 
     @cached_property
     def video_ids(self) -> list[str]:

@@ -17,11 +17,15 @@ import numpy as np
 
 from store.durable import read_json
 from store.errors import DamagedCacheError, InputError
-from store.open_shards import OpenShard, OpenShards
+from store.open_shards import OpenShard, open_shards
+from store.partial import Partial
 from store.shards import CRC_BYTES, DTYPES, FILL, RowsArray, crc32c, row_offsets
 
 SMALL_ROW_BYTES = 1 << 16
 SCRATCH_BYTES = 1 << 20
+LOADED_AT_ONCE_BYTES = 1 << 26
+LEFT_OUT = -2
+"""In place of the offset of a row whose shard a partial copy left out; -1: the row was never written."""
 
 
 class ShardedRows:
@@ -42,10 +46,13 @@ class ShardedRows:
         self._dtype = DTYPES[self.array.dtype]
         self._stride = self.array.row_bytes + CRC_BYTES
         keys = [self.array.shard_path(number) for number in range(self.array.shard_count)]
-        self._shards = OpenShards([folder / key for key in keys], [f"{array_path}/{key}" for key in keys])
+        self._shards = open_shards(root, array_path, keys)
         self._offsets = np.full(self.array.shape[0], -1, dtype=np.int64)
-        for number in range(self.array.shard_count):
-            self._read_index(self._shards[number], number)
+        self._partial = Partial.read(root)
+        here = [number for number, key in enumerate(keys) if self._partial.has(f"{array_path}/{key}")]
+        for number in set(range(len(keys))).difference(here):
+            self._offsets[number * self._shard_rows : (number + 1) * self._shard_rows] = LEFT_OUT
+        self._read_indices(np.array(here, dtype=np.int64))
         self._checked = np.zeros(self.array.shape[0], dtype=bool)
         self._loaded: np.ndarray | None = None
 
@@ -58,6 +65,16 @@ class ShardedRows:
     def nbytes(self) -> int:
         """What `load` would take of RAM."""
         return self.array.shape[0] * self.array.row_bytes
+
+    def _read_indices(self, numbers: np.ndarray) -> None:
+        """Read the indices of the shards `numbers` [N]."""
+
+        def read() -> None:
+            for number in numbers.tolist():
+                self._read_index(self._shards[number], number)
+
+        size = self.array.index_bytes
+        self._shards.read(numbers, np.full(len(numbers), -size), size, read)
 
     def _read_index(self, shard: OpenShard, number: int) -> None:
         tail = np.empty(self._shard_rows * 16 + CRC_BYTES, dtype=np.uint8)
@@ -75,8 +92,11 @@ class ShardedRows:
         if self._loaded is None:
             whole = np.full(self.array.shape, FILL.get(self.array.dtype, np.nan), dtype=self._dtype)
             there = np.flatnonzero(self.present)
+            at_once = max(LOADED_AT_ONCE_BYTES // max(self.array.row_bytes, 1), 1)
             for run in np.split(there, np.flatnonzero(np.diff(there) > 1) + 1):
-                self.read_into(run, whole[run[0] : run[-1] + 1] if len(run) else whole[:0])
+                for start in range(0, len(run), at_once):
+                    some = run[start : start + at_once]
+                    self.read_into(some, whole[some[0] : some[-1] + 1])
             self._loaded = whole
         return self._loaded
 
@@ -110,10 +130,10 @@ class ShardedRows:
         if self._loaded is not None:
             loaded = self._loaded.reshape(-1).view(np.uint8).reshape(-1, self.array.row_bytes)
             np.take(loaded, rows, axis=0, out=flat, mode="clip")
-        elif self.array.row_bytes > SMALL_ROW_BYTES:
-            self._copy_one_by_one(rows, offsets, flat)
         else:
-            self._take_small(rows, offsets, flat)
+            copy = self._copy_one_by_one if self.array.row_bytes > SMALL_ROW_BYTES else self._take_small
+            numbers = rows // self._shard_rows
+            self._shards.read(numbers, offsets, self._stride, lambda: copy(rows, offsets, flat))
 
     def gather(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Columns `columns` [C] of the rows `rows` [N] of a matrix: [N, C]; raises as `read_into` does."""
@@ -122,17 +142,24 @@ class ShardedRows:
         if self._loaded is not None:
             return self._loaded[rows[:, np.newaxis], columns]
         out = np.empty((len(rows), len(columns)), dtype=self._dtype)
-        for shard, places in self._by_shard(rows):
-            matrix = self._records(shard, self._dtype)
-            records = offsets[places] // self._stride
-            self._check_mapped(shard, rows[places], records)
-            out[places] = matrix[records[:, np.newaxis], columns]
+
+        def copy() -> None:
+            for shard, places in self._by_shard(rows):
+                matrix = self._records(shard, self._dtype)
+                records = offsets[places] // self._stride
+                self._check_mapped(shard, rows[places], records)
+                out[places] = matrix[records[:, np.newaxis], columns]
+
+        self._shards.read(rows // self._shard_rows, offsets, self._stride, copy)
         return out
 
     def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The row numbers, checked, and where in its shard each of them begins: int64 [N]."""
         rows = row_numbers(rows, self.array.shape[0], f"{self.path} has no row")
         offsets = self._offsets[rows]
+        if (offsets == LEFT_OUT).any():
+            row = rows[np.argmax(offsets == LEFT_OUT)]
+            raise self._partial.missing(f"row {row} of {self.path}", "with the --split that it is in")
         if (offsets < 0).any():
             raise InputError(
                 f"{self.path} has no row {rows[np.argmin(offsets)]}: its video did not decode; "

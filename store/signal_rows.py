@@ -59,7 +59,7 @@ class StoredSignal:
             return JoinedScores(
                 list(self._blocks(root)), self.segments[-1].video[1], self.segments[-1].text[1]
             )
-        if self.spec.row_axis == "S":
+        if self.spec.row_axis == "S" or self.spec.is_of_teacher:
             assert self.paths[0] is not None
             return ShardedRows(root, part_path(self.paths[0], part))
         axis = "video" if self.spec.row_axis == "V" else "text"

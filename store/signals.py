@@ -2,7 +2,7 @@
 
 Axis letters, one legend for the project: V videos, T texts, S steps of a batch plan, R renditions, M frames
 of a video, W words of a text, L tokens of a frame ([CLS] first), D width, B batch, K kept neighbours,
-C classes, H heads, Y/X pixel rows/columns.
+C classes, H heads, Y/X pixel rows/columns, P rows of what the teacher itself is made of.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from store.encodings import BOOL, FLOAT16, INT8, INT32
+from store.encodings import BOOL, FLOAT16, FLOAT32, INT8, INT32
 from store.errors import DamagedCacheError, InputError, UnknownNameError
 from store.lookup import look_up
 from store.untrusted import exact_fields, is_count, is_plain_path, shown
 
 LARGEST_SIZE = 1 << 20
+TABLE_AXES = "VTS"
+"""Axes whose length the cache's tables and batch plans decide."""
 
-FRAME, TOKEN, TEXT, WORD, PAIR = "frame", "token", "text", "word", "pair"
+FRAME, TOKEN, TEXT, WORD, PAIR, TEACHER = "frame", "token", "text", "word", "pair", "teacher"
+VISION_HEAD = "vision_head"
 
 ALL_TOKENS, CLS_TOKEN, POOLED_TOKENS = "all", "cls", "pool2x2"
 TOKENS = (ALL_TOKENS, CLS_TOKEN, POOLED_TOKENS)
@@ -29,8 +32,9 @@ TOKENS = (ALL_TOKENS, CLS_TOKEN, POOLED_TOKENS)
 class SignalKind:
     """What a signal means, whatever teacher emits it.
 
-    axes: the letters of its axes; the first is the row axis: V, T or S. granularity: what one number or
-    vector of it describes; "token" means a place in the picture, so that a student may not augment frames.
+    axes: the letters of its axes; the first is the row axis: V, T, S or P. granularity: what one number or
+    vector of it describes; "token" means a place in the picture, so that a student may not augment frames;
+    "teacher" means the teacher itself, whatever it saw.
     tolerance: relative L2 error that two correct writings of it may show, encoding included. needed_by:
     students that train from it. encodings: in which it may be stored, the first being the default.
     version: raised by hand when the meaning changes; part of the identity.
@@ -81,6 +85,13 @@ SIGNAL_KINDS: dict[str, SignalKind] = {
         TOKEN,
         ("sab", "side_network"),
         encodings=FEATURES,
+    ),
+    VISION_HEAD: SignalKind(
+        "PD",
+        "behind the last block: weight and bias of the last norm, then the projection, a row an output",
+        TEACHER,
+        ("side_network",),
+        encodings=(FLOAT32,),
     ),
     "topk_scores/text_index": SignalKind(
         "VK", "text rows, best first; -1 (and logit 0): fewer than K", PAIR, ("mcad",), encodings=(INT32,)
@@ -167,7 +178,7 @@ class SignalSpec:
     """One signal of one teacher: its kind, its sizes and how it is stored.
 
     name: a key of SIGNAL_KINDS, with a number or a plan's name for what stands there in <>. sizes: length of
-    every stored axis but the row axis (and but T of `video_text_logits`). attributes: what a reader needs to
+    every stored axis but the tables' rows V, T and S. attributes: what a reader needs to
     use it, in plain JSON (e.g. temperature, logit_scale). reduction: what was done to the teacher's values
     before; `sizes` are those after it.
     """
@@ -183,7 +194,7 @@ class SignalSpec:
             raise InputError(
                 f"signal {self.name!r} is stored as {' or '.join(self.kind.encodings)}, not {self.encoding!r}"
             )
-        inner = set(self.kind.axes[1:]) - {"T"}
+        inner = set(self.kind.axes) - set(TABLE_AXES)
         if set(self.sizes) != inner:
             raise InputError(
                 f"signal {self.name!r} needs sizes for axes {sorted(inner)}, got {sorted(self.sizes)}"
@@ -200,6 +211,11 @@ class SignalSpec:
     @property
     def row_axis(self) -> str:
         return self.kind.axes[0]
+
+    @property
+    def is_of_teacher(self) -> bool:
+        """Whether it tells of the teacher itself, so that rows which are appended change nothing of it."""
+        return self.kind.granularity == TEACHER
 
     @property
     def is_calibrated(self) -> bool:

@@ -15,7 +15,7 @@ from store.errors import DamagedCacheError, InputError, UnknownNameError
 from store.inputs.samples import Segment
 from store.inputs.view import View
 from store.joined_rows import JoinedRows, Rows
-from store.layout import teacher_path
+from store.layout import TeacherPlan, teacher_path
 from store.pair_scores import (
     DENSE,
     FACTORED,
@@ -66,7 +66,9 @@ class TeacherReader:
         self._manifests = [cache.group_manifest(group.path) for group in groups]
         parts = [read_plan(cache.path, name, group.part) for group in groups]
         self.plan = whole_plan(cache.path, parts)
-        self.signals: dict[str, SignalSpec] = {spec.name: spec for spec in self.plan.signals}
+        self.signals: dict[str, SignalSpec] = {
+            spec.name: spec for spec in self.plan.signals if not self._lacks(parts, spec)
+        }
         self._view = cache.view(self.view)
         for part in parts:
             require_arrays(
@@ -77,6 +79,10 @@ class TeacherReader:
             for spec in self.plan.signals
         }
         self._signal_rows = SignalRows(cache.path, self.stored, resident_bytes)
+
+    def _lacks(self, parts: Sequence[TeacherPlan], spec: SignalSpec) -> bool:
+        """Whether a partial copy left the signal out; the pair scores of the teacher stay what they are."""
+        return any(self.cache.partial.lacks_below(f"{part.path}/{spec.name}") for part in parts)
 
     @property
     def _beyond(self) -> str:
@@ -174,8 +180,13 @@ class TeacherReader:
         return worst
 
     def require(self, signals: Sequence[str]) -> None:
-        """Raise UnknownNameError, with the command that adds it, for a signal that is not stored."""
+        """Raise UnknownNameError, with the command that adds it, for a signal that is not stored, and
+        MissingFileError for one that a partial copy lacks.
+        """
         missing = [signal for signal in signals if signal not in self.signals]
+        if missing and any(spec.name == missing[0] for spec in self.plan.signals):
+            what = f"signal {missing[0]!r} of teacher {self.name!r} in {self.cache.path.name}"
+            raise self.cache.partial.missing(what, f"--teacher {self.name} --signals {missing[0]}")
         if missing:
             layers = [
                 signal.removeprefix("vit_layers/") for signal in missing if signal.startswith("vit_layers/")
@@ -220,8 +231,8 @@ class TeacherReader:
         """
         self.require(signals)
         axes = {name: self.signals[name].row_axis for name in signals}
-        if stepwise := [name for name, axis in axes.items() if axis == "S"]:
-            raise InputError(f"{stepwise[0]} has steps of a batch plan for rows; read it by itself")
+        if others := [name for name, axis in axes.items() if axis not in ("V", "T")]:
+            raise InputError(f"{others[0]} has neither videos nor texts for rows; read it by itself")
         rows = {"V": video_rows, "T": text_rows}
         return self._signal_rows.read({name: rows[axis] for name, axis in axes.items()}, out)
 

@@ -23,6 +23,7 @@ JSON_DEPTH = 32
 SHOWN_LETTERS = 1000
 FILE, FOLDER, NEITHER = "file", "folder", "neither"
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PATH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -34,6 +35,11 @@ def is_path_name(name: object) -> bool:
 def is_plain_path(path: object) -> bool:
     """Whether `path` is relative, posix, made of plain names, and so can't leave its folder."""
     return isinstance(path, str) and len(path) < 1000 and all(map(is_path_name, path.split("/")))
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is a URL, as `s3://bucket/name`, and no file's name."""
+    return _URL.match(text) is not None
 
 
 def parse_json(content: bytes) -> Any:

@@ -33,6 +33,7 @@ from store.lock import LOCK
 from store.lookup import check_name
 from store.manifest import MANIFEST, Manifest, digest_problem, is_group, is_outside, size_problem
 from store.object_checks import ShardCheck, check_shard, read_arrays, shard_number
+from store.partial import Partial
 from store.parts import (
     FIRST,
     PLANS,
@@ -92,6 +93,7 @@ class Verification:
         self.report = Report()
         self.tree: dict[str, Entry] = {entry.path: entry for entry in entries(root)}
         self.faulty: set[str] = set()
+        self.partial = Partial.read(root)
 
     def add(self, path: str, problem: object) -> None:
         self.faulty.add(path)
@@ -105,14 +107,17 @@ class Verification:
         groups = self._selected(manifest, teacher)
         manifests = {"": manifest, **self._group_manifests(manifest, groups)}
         self._check_beyond(manifest, manifests)
-        records = {record.path: record for found in manifests.values() for record in found.objects}
+        listed = [record for found in manifests.values() for record in found.objects]
+        records = {record.path: record for record in listed if self.partial.has(record.path)}
+        left_out = [record for record in listed if record.path not in records]
+        self._note_partial(manifest, left_out)
         self.report.objects = len(records)
         self._check_sizes(records)
         metadata = [record for path, record in records.items() if path.endswith("zarr.json")]
         self._check_digests(metadata)
         sound = [record for record in metadata if record.path not in self.faulty]
         arrays = dict(read_arrays(self.root, sound, self.add))
-        checks = self._check_data(records, arrays, sample, progress)
+        checks = [*self._check_data(records, arrays, sample, progress), *_not_here(left_out, arrays)]
         if not links:
             table = ShardTable(arrays, checks)
             self._check_agreement(manifests, self._broken(records, groups, table), table)
@@ -128,7 +133,9 @@ class Verification:
     def _selected(self, manifest: Manifest, teacher: str | None) -> list[str]:
         """The groups to check."""
         if teacher is None:
-            return list(manifest.groups)
+            return list(filter(self.partial.has, manifest.groups))
+        if not self.partial.has(teacher_path(teacher)):
+            raise self.partial.missing(f"teacher {teacher!r} of {self.root.name}", f"--teacher {teacher}")
         check_name("teacher", teacher, sorted({group.name for group in groups_of(manifest.groups, TEACHERS)}))
         chosen = [group.path for group in groups_of(manifest.groups, TABLES)]
         for group in groups_of(manifest.groups, TEACHERS, teacher):
@@ -152,6 +159,14 @@ class Verification:
             except CacheError as error:
                 self.add(f"{group}/{MANIFEST}", error)
         return found
+
+    def _note_partial(self, manifest: Manifest, left_out: list[ObjectRecord]) -> None:
+        if self.partial.lacks:
+            groups = [group for group in manifest.groups if not self.partial.has(group)]
+            told = [f"{len(left_out):,} objects, {sum(record.bytes for record in left_out):,} bytes"]
+            self.report.notes.append(
+                f"a partial copy of {self.partial.source}: lacks {', '.join([*sorted(groups), *told])}"
+            )
 
     def _check_beyond(self, manifest: Manifest, manifests: Mapping[str, Manifest]) -> None:
         """Files and empty folders that belong to nothing; unfinished groups are noted, not judged."""
@@ -349,6 +364,15 @@ class Verification:
         except CacheError as error:
             self.add(group or "tables", error)
         return self.report.count == before
+
+
+def _not_here(left_out: Iterable[ObjectRecord], arrays: Mapping[str, RowsArray]) -> Iterator[ShardCheck]:
+    """What is known of the shards that a partial copy left out: nothing."""
+    for record in left_out:
+        folder = record.path.split("/c/")[0]
+        number = shard_number(record, folder, arrays[folder]) if folder in arrays else None
+        if number is not None:
+            yield ShardCheck(folder, number, None, ())
 
 
 def _folders_of(path: str) -> Iterator[str]:

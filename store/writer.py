@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from store.cache_state import CacheState
 from store.contents import check_dataset, read_attributes
 from store.durable import PARTIAL_SUFFIX, ObjectRecord, record_file
 from store.errors import IncompleteCacheError, InputError
-from store.extension import wanted_dataset
 from store.identity import require_same
-from store.inputs.samples import Samples, Segment
-from store.kept_pixels import KeptPixels
+from store.inputs.samples import Samples, Split
 from store.layout import (
     COMPLETE,
     DATASET_IDENTITY,
@@ -31,14 +31,13 @@ from store.layout import (
     TableCounts,
     TeacherPlan,
     check_path_name,
-    dataset_attributes,
     plan_path,
-    view_path,
 )
 from store.ledger import LEDGER, Commit, Ledger
 from store.lock import BEAT_S, WriterLock
 from store.manifest import MANIFEST, Manifest
-from store.parts import FIRST, TEACHERS, Group, Part, group_of_task, segment_folder
+from store.partial import Partial
+from store.parts import Part, group_of_task, segment_folder
 from store.plans import PlannedBatches
 from store.publication import (
     planned_view_arrays,
@@ -49,7 +48,6 @@ from store.publication import (
     write_manifest,
     write_signal,
 )
-from store.segments import Tables, read_datasets
 from store.signals import named_groups, plan_of
 from store.tables import read_batch_plan, write_column, write_samples
 from store.untrusted import require_plain_tree
@@ -57,7 +55,7 @@ from store.untrusted import require_plain_tree
 TABLES_TASK = "tables"
 
 
-class CacheWriter:
+class CacheWriter(CacheState):
     """The one process that may change the cache at `root`; a context manager that holds its lock.
 
     Creates the cache with the tables of `samples`, or opens it: then its dataset must be the same. extend: to
@@ -75,11 +73,10 @@ class CacheWriter:
             self._require_own_leftovers(root)
         root.mkdir(parents=True, exist_ok=True)
         require_plain_tree(root)
-        self.root = root
-        self.samples = samples
         self._lock = WriterLock(root, beat_s)
         try:
-            self._open(extend)
+            super().__init__(root, samples, extend)
+            self._open()
         except BaseException:
             self._lock.release()
             raise
@@ -111,48 +108,28 @@ class CacheWriter:
     ) -> None:
         self._lock.release()
 
-    def _open(self, extend: bool) -> None:
-        self._published = Manifest.read(self.root) if (self.root / MANIFEST).exists() else None
-        self._dataset = self._checked_dataset(extend)
+    def _open(self) -> None:
         self._batch_plans = {
             file.parent.name: read_batch_plan(self.root, file.parent.name)
             for file in (self.root / "plans").glob(f"*/{MANIFEST}")
         }
         self._sweep()
         self.ledger = Ledger(self.root, repair=True)
-        if self._published is not None and (self.root / LEDGER).exists():
+        if self.published is not None and (self.root / LEDGER).exists():
             self.ledger.forget(commit.task for commit in self.ledger if self._is_past(commit))
-        if self._published is None and TABLES_TASK not in self.ledger:
+        if self.published is None and TABLES_TASK not in self.ledger:
             self.ledger.append(Commit(TABLES_TASK, tuple(self._write_tables())))
         if not (self.root / "zarr.json").exists():
-            self._write_root(self._dataset, PLANNED)
+            self._write_root(self.dataset, PLANNED)
         if len(self.segments) > 1:
             self._write_segment()
 
-    def _checked_dataset(self, extend: bool) -> dict[str, Any]:
-        """What the root, or the last segment, is to say of the dataset; raises IdentityError."""
-        attributes = dataset_attributes(self.samples)
-        if self._published is not None:
-            tables = Tables(self.root, read_datasets(self.root, self._published.groups))
-            self._splits = {name: tables.split(name) for name in tables.dataset["splits"]}
-            return wanted_dataset(tables, self.samples, extend)
-        if (self.root / "zarr.json").exists():
-            stored = read_attributes(self.root, "")
-            check_dataset(stored.get("dataset"))
-            require_same(
-                {key: stored["dataset"][key] for key in DATASET_IDENTITY},
-                {key: attributes[key] for key in DATASET_IDENTITY},
-                f"the dataset of {self.root.name}",
-                "dump into another CACHE, or restore the dataset's files",
-            )
-        return attributes
-
     def _is_past(self, commit: Commit) -> bool:
         """Whether a task of a finished cache vouches for nothing: it was published, or its folder is gone."""
-        assert self._published is not None
+        assert self.published is not None
         group = group_of_task(commit.task)
         there = (self.root / group.path / "zarr.json").is_file()
-        return commit.task == TABLES_TASK or group.path in self._published.groups or not there
+        return commit.task == TABLES_TASK or group.path in self.published.groups or not there
 
     def _sweep(self) -> None:
         """Remove what killed processes left aside; one that still runs finds its file gone and stops."""
@@ -161,18 +138,13 @@ class CacheWriter:
             for aside in (self.root / folder).rglob(f"*{PARTIAL_SUFFIX}"):
                 aside.unlink(missing_ok=True)
 
-    @property
-    def segments(self) -> list[Segment]:
-        """The rows of the dataset, as they came."""
-        return [Segment.of(told) for told in self._dataset["segments"]]
-
     def _write_segment(self) -> None:
         """Write the tables of the last segment, unless they are there; a teacher over them publishes them."""
         number = len(self.segments) - 1
         folder = segment_folder(number)
         path = folder.strip("/")
-        assert self._published is not None
-        if path in self._published.groups:
+        assert self.published is not None
+        if path in self.published.groups:
             return
         if (self.root / path / MANIFEST).exists():
             begun = read_attributes(self.root, path).get("dataset")
@@ -180,7 +152,7 @@ class CacheWriter:
             assert begun is not None
             require_same(
                 {key: begun[key] for key in DATASET_IDENTITY},
-                {key: self._dataset[key] for key in DATASET_IDENTITY},
+                {key: self.dataset[key] for key in DATASET_IDENTITY},
                 f"the extension of {self.root.name} that was begun",
                 f"finish it with the dataset it was begun with, or delete its folder {path} to give it up",
             )
@@ -188,9 +160,14 @@ class CacheWriter:
         self._clear(path)
         groups = ["videos", "texts", "splits", *(f"splits/{name}" for name in self.samples.splits), "views"]
         records = [write_group(self.root, f"{folder}{group}", {}) for group in (*groups, "teachers")]
-        records += write_samples(self.root, self.samples, self.segments[-1], self._splits, folder)
-        records.append(write_group(self.root, path, {"dataset": self._dataset}))
+        records += write_samples(self.root, self.samples, self.segments[-1], self._stored_splits(), folder)
+        records.append(write_group(self.root, path, {"dataset": self.dataset}))
         write_manifest(self.root, path, records)
+
+    def _stored_splits(self) -> dict[str, Split]:
+        """Rows of the splits that stand in tables already."""
+        assert self.tables is not None
+        return {name: self.tables.split(name) for name in self.tables.dataset["splits"]}
 
     def _write_root(self, dataset: dict[str, Any], state: str) -> None:
         root = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "state": state, "dataset": dataset}
@@ -202,29 +179,15 @@ class CacheWriter:
             yield write_group(self.root, group, {})
         yield from write_samples(self.root, self.samples, self.segments[0], {})
 
-    def stored_plan(self, teacher: str, part: Part = FIRST) -> TeacherPlan | None:
-        """The plan under which that part of `teacher` was begun or finished, or None if it is new here."""
-        path = Group(TEACHERS, teacher, part).path
-        if not (self.root / path / "zarr.json").exists():
-            return None
-        return TeacherPlan.from_dict(read_attributes(self.root, path), part)
-
-    def is_complete(self, teacher: str, part: Part = FIRST) -> bool:
-        path = Group(TEACHERS, teacher, part).path
-        return self._published is not None and path in self._published.groups
-
-    def view_is_complete(self, view: str, segment: int = 0) -> bool:
-        return self._published is not None and view_path(view, segment) in self._published.groups
-
-    def kept_pixels(self, view: str) -> KeptPixels | None:
-        """How the finished view keeps its frames; None if it keeps none."""
-        told = read_attributes(self.root, view_path(view)).get("pixels")
-        return None if told is None else KeptPixels.from_dict(told)
-
     def plan(self, plan: TeacherPlan) -> None:
-        """Fix `plan` before its first shard; raises IdentityError if the teacher was begun under another."""
+        """Fix `plan` before its first shard; raises IdentityError if the teacher was begun under another, and
+        MissingFileError if this is a partial copy without what is there of the teacher or its view already.
+        """
         check_path_name("teacher", plan.name)
         check_path_name("view", plan.view.name)
+        partial = Partial.read(self.root)
+        for group in filter(lambda path: not partial.has(path), (plan.path, plan.view_path)):
+            raise partial.missing(f"{group} of {self.root.name}", "with the --teacher that it is of")
         stored = self.stored_plan(plan.name, plan.part)
         if stored is not None:
             wanted, found = plan.to_dict(), stored.to_dict()
@@ -245,8 +208,8 @@ class CacheWriter:
         for group in named_groups([spec.name for spec in plan.signals]):
             write_group(self.root, f"{plan.path}/{group}", {})
         write_group(self.root, plan.path, {**plan.to_dict(), "state": DUMPING})
-        if self._published is None:
-            self._write_root(self._dataset, DUMPING)
+        if self.published is None:
+            self._write_root(self.dataset, DUMPING)
 
     def _plan_view(self, plan: TeacherPlan) -> None:
         file = self.root / plan.view_path / "zarr.json"
@@ -292,10 +255,7 @@ class CacheWriter:
 
     def part_counts(self, part: Part) -> TableCounts:
         """Lengths of the row axes of a part's segment, and how many rows come before it."""
-        segment = self.segments[part.segment]
-        (first_video, video), (first_text, text) = segment.video, segment.text
-        steps = self.counts.plan_steps
-        return TableCounts(video - first_video, text - first_text, steps, first_video, first_text)
+        return replace(super().part_counts(part), plan_steps=self.counts.plan_steps)
 
     def add_batch_plan(self, name: str, batches: PlannedBatches) -> None:
         """Store a batch plan before the signals whose rows are its steps.
@@ -353,19 +313,19 @@ class CacheWriter:
         needed = [plan_path(name) for spec in plan.signals if (name := plan_of(spec.name)) is not None]
         if plan.part.segment:
             needed.append(segment_folder(plan.part.segment).strip("/"))
-        known = self._published.groups if self._published else {}
+        known = self.published.groups if self.published else {}
         for path in sorted(set(needed) - known.keys()):
             groups[path] = Manifest.read(self.root, path).digest
-        if self._published is None:
+        if self.published is None:
             manifest = Manifest.of(self._complete_root(), groups)
         else:
-            manifest = self._published.extended(groups)
+            manifest = self.published.extended(groups)
         manifest.write(self.root)
-        self._published = manifest
+        self.published = manifest
         self.ledger.forget([TABLES_TASK, *(commit.task for commit in commits)])
 
     def _complete_root(self) -> list[ObjectRecord]:
-        self._write_root(self._dataset, COMPLETE)
+        self._write_root(self.dataset, COMPLETE)
         return [*self.ledger[TABLES_TASK].objects, record_file(self.root, self.root / "zarr.json")]
 
 

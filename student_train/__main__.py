@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from store.cli import HelpFormatter, add_debug, run_cli
+from store.cli import HelpFormatter, add_chunk_cache, add_debug, cache_place, run_cli
 from store.lookup import plugin_names
 from student_train import (
     compare_command,
@@ -71,8 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
     for parser_of_run in (evaluate, report):
         parser_of_run.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     evaluate.add_argument(
-        "--cache", type=Path, default=argparse.SUPPRESS, help="the cache, if it has moved since"
+        "--cache", type=cache_place, default=argparse.SUPPRESS, help="the cache, if it has moved since"
     )
+    add_chunk_cache(evaluate)
     compare_command.add_command(commands)
     few_shot_command.add_command(commands, add_train_options)
     zero_shot_command.add_command(commands)
@@ -100,7 +101,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
-    parser.add_argument("cache", metavar="CACHE", type=Path, help="a complete cache, from teacher_dump")
+    parser.add_argument(
+        "cache",
+        metavar="CACHE",
+        type=cache_place,
+        help="a complete cache, from teacher_dump: its folder, or a URL (s3://bucket/name.zarr, pinned by "
+        "@sha256:<digest> or @tag), which is streamed",
+    )
+    add_chunk_cache(parser)
     parser.add_argument(
         "--out", metavar="RUN", type=Path, default=unset, help="folder of the run; goes on with it"
     )

@@ -25,7 +25,7 @@ from student_train.evaluation.request import Request, is_current
 from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
 from student_train.guard import TerminatedError, require_trusted
-from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder, identity_of
+from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder, identity_of, run_cache
 from student_train.video_files import opened_videos
 
 SAME_NUMBERS, OTHER_NUMBERS = 0, 1
@@ -90,7 +90,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """
     run = RunFolder(options.run)
     config, results = run.config(), run.results()
-    cache = open_cache(getattr(options, "cache", None) or options.run / config["cache"])
+    cache = open_cache(getattr(options, "cache", None) or run_cache(options.run, config))
     identity = config["identity"]
     torch.set_num_threads(identity["torch_threads"])
     module = load_plugin(students, "student", identity["student"])

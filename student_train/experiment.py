@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from store.decoded_frames import DecodedFrames
 from store.errors import InputError
 from store.lookup import check_name, load_plugin
 from store.reader import Cache, TeacherReader
@@ -32,6 +31,7 @@ from student_train.guard import UnchangedCache
 from student_train.needs import PIXELS, roles_of, split_role
 from student_train.recipe_list import recipe_needs
 from student_train.renditions import drawn_renditions
+from student_train.row_tensors import whole_tensors
 from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
 from student_train.smoke import smoke_step
 from student_train.stream import TrainingStream, order_of, order_story, require
@@ -40,6 +40,9 @@ from student_train.teachers import Teachers
 from student_train.tracking import Trackers, service_module
 from student_train.trainer import Watch, train
 from student_train.training_rows import PairedRows, few_of_each, training_rows
+
+if TYPE_CHECKING:
+    from store.decoded_frames import DecodedFrames
 
 CHECKPOINTS = "checkpoints"
 LONG_S = 60.0
@@ -182,7 +185,7 @@ class Experiment:
         recipe = self.choice.recipe
         torch.manual_seed(seed)
         task = self.task(arm)
-        started_from = task.student.start()
+        started_from = self.started(task.student)
         stream = self.stream(task, seed)
         label = f"{arm}, learning rate {learning_rate:g}, seed {seed}"
         told = {"arm": arm, "learning_rate": learning_rate, "seed": seed}
@@ -207,6 +210,11 @@ class Experiment:
             save_training(folder, trained.state, story)
             checkpoints.clear()
         return story
+
+    def started(self, student: Student) -> dict[str, Any]:
+        """Let `student` take over public weights, and what the teachers stored of themselves; its record."""
+        needs = student.config.starts_from
+        return {**student.start(), **student.take_over(whole_tensors(self.teachers, needs))}
 
     def watch(
         self, label: str, folder: Path, told: Mapping[str, Any], logs: ExitStack
@@ -252,7 +260,7 @@ class Experiment:
     def student(self, arm: str) -> Student:
         """A new student of `arm` for the teacher's signals; raises UnknownNameError if it lacks one."""
         config = self.choice.recipe.model_of(arm)
-        shaped_by = (*config.needs, *config.shaped_by)
+        shaped_by = (*config.needs, *config.shaped_by, *config.starts_from)
         require(self.teachers, shaped_by)
         return self.module.build(config, self.teachers.sizes(shaped_by))
 

@@ -14,14 +14,15 @@ from student_train.students.base import losses_of
 
 
 def recipe_needs(module: ModuleType, recipe: Recipe) -> tuple[str, ...]:
-    """What student and losses of the taught arm read, with their roles, in the order of first need."""
+    """What student and losses of the taught arm read or start from, with their roles, in the order of first
+    need."""
     terms = losses_of(module, recipe.model)
     taught = (
         in_role(need, split_role(name)[1])
         for name in recipe.weights(TAUGHT)
         for need in look_up("loss", split_role(name)[0], terms).needs
     )
-    return tuple(dict.fromkeys((*recipe.model.needs, *taught)))
+    return tuple(dict.fromkeys((*recipe.model.needs, *recipe.model.starts_from, *taught)))
 
 
 def recipes(options: argparse.Namespace) -> int:

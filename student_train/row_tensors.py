@@ -57,6 +57,16 @@ def row_tensors(
     return found
 
 
+def whole_tensors(teachers: Teachers, needs: Sequence[str]) -> dict[str, Tensor]:
+    """All rows of signals that tell of a teacher itself, under their own names."""
+    found = {}
+    for need in needs:
+        name, role = split_role(need)
+        teacher = teachers.in_role(role)
+        found[need] = torch.from_numpy(teacher.read_decoded(name, np.arange(teacher.row_count(name))))
+    return found
+
+
 def row_axis(teacher: TeacherReader, name: str) -> str:
     """V or T for a signal of `teacher`, "" for other needs."""
     return teacher.signals[name].row_axis if name in teacher.signals else ""

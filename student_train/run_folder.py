@@ -25,6 +25,7 @@ from store.errors import DamagedCacheError, InputError, MissingFileError
 from store.identity import require_same
 from store.parts import group_at
 from store.reader import Cache
+from store.untrusted import is_url
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
 from student_train.configuration import Configuration
@@ -96,6 +97,12 @@ def pinned_digests(cache: Cache, teachers: Iterable[str]) -> dict[str, str]:
     return parts
 
 
+def run_cache(run: Path, config: Mapping[str, Any]) -> Path | str:
+    """The cache that the run in the folder `run` was trained from: its folder, or its URL with the digest."""
+    place = str(config["cache"])
+    return place if is_url(place) else run / place
+
+
 def still_read(pinned: Mapping[str, str], parts: Mapping[str, str]) -> dict[str, str]:
     """`parts` without signals that were added to a teacher since `pinned`: the run began without them."""
     groups = {path: group_at(path) for path in parts}
@@ -141,7 +148,7 @@ class RunFolder:
             raise InputError(
                 f"{self.path} holds other files, no {CONFIG_FILE}; name an empty folder by --out"
             )
-        where = os.path.relpath(cache.path, self.path)
+        where = cache.location or os.path.relpath(cache.path, self.path)
         told = {**provenance(), "cache_digest": cache.digest}
         config = {"identity": wanted, "cache": where, "provenance": told}
         write_file(file, readable_json(config))

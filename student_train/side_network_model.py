@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from store.errors import InputError
 from store.lookup import check_name
+from store.signals import VISION_HEAD
 from student_train.clip_towers import normalised, pixel_statistics
 from student_train.live_layers import LiveLayers
 from student_train.needs import CLASS, FRAME_VALID, PIXELS, TEXT
@@ -51,7 +52,8 @@ class Config(StudentConfig):
     has it, or their "sum", as the paper. interaction: "token_wise" or "mean" (of frames as they are).
     mask_padding: missing frames and empty words take no part; False as the official code.
     way_in: "cached", "live" or "tuned". architecture: of open_clip, for the text tower and, unless cached,
-    the backbone. weights: those of the backbone, a tag or a file, None for none. words: of a text.
+    the backbone. weights: of both, a tag or a file, None for none; what is behind cached layers is cached.
+    words: of a text.
     projection_bias: of the backbone's projection (EVA-CLIP has one). label_smoothing: in recognition.
     """
 
@@ -106,6 +108,11 @@ class Config(StudentConfig):
         return tuple(map(layer_need, self.read_layers)) if self.way_in == CACHED else ()
 
     @property
+    def starts_from(self) -> tuple[str, ...]:
+        cached = self.reads_cls and self.way_in == CACHED and not self.projection_bias
+        return (VISION_HEAD,) if cached else ()
+
+    @property
     def needs(self) -> tuple[str, ...]:
         pixels = (PIXELS,) if self.layers or self.way_in != CACHED else ()
         return (*pixels, *self.layer_needs, TEXT if self.task == RETRIEVAL else CLASS)
@@ -152,19 +159,24 @@ class SideStudent(Student):
         self.gives = (*self.gathers, "logits")
 
     def start(self) -> dict[str, Any]:
-        """Take over what stands behind the layers, the text tower and the backbone from public weights."""
+        """Take over the text tower, and a backbone that runs live with its head, from public weights."""
         if self.config.weights is None:
             return {}
         start, told = Start.of(self.config.architecture, self.config.weights), {}
         if self.backbone is not None:
             told["backbone"] = start.into_visual(self.backbone.visual)
-        if self.head is not None:
+        if self.head is not None and not self.config.starts_from:
             told["head"] = start.into_head(self.head)
         if not self.config.recognises:
             told["text"] = start.into_text(self.text)
             with torch.no_grad():
                 self.log_logit_scale.fill_(min(start.log_logit_scale, math.log(MAX_LOGIT_SCALE)))
         return told
+
+    def take_over(self, signals: Mapping[str, Tensor]) -> dict[str, Any]:
+        if self.head is None or VISION_HEAD not in signals:
+            return {}
+        return {"head": self.head.take_over(signals[VISION_HEAD])}
 
     def layers_of(self, batch: Batch, pixels: Tensor | None) -> dict[int, Tensor]:
         """Tokens [b, M, L, width] by layer, from the cache or from the backbone."""

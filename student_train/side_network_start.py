@@ -1,8 +1,9 @@
 """What a side network starts from: the last norm and projection, text tower and backbone of public weights.
 
-The layers in a cache end before the last norm, so the norm and the projection behind it have to come from the
-weights of the very model that made the layers: a tag of open_clip, or the file that the teacher was dumped
-from (its parameters named as OpenAI's, alone or under "clip.").
+The layers in a cache end before the last norm; the norm and the projection behind it are a signal of their
+own, `vision_head`. The text tower, which trains, and a backbone that runs live come from public weights: a
+tag of open_clip, or the file that the teacher was dumped from (its parameters named as OpenAI's, alone or
+under "clip."). So does a head that has a bias (EVA-CLIP), which no teacher stores.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from store.errors import InputError
+from store.signals import VISION_HEAD
 from student_train.clip_towers import digest, load, public_state
 from student_train.text_towers import TEXT_PARTS, ClipText
 
@@ -41,6 +43,14 @@ class FrameHead(nn.Module):
         self.ln_post = nn.LayerNorm(width).requires_grad_(False)
         self.proj = nn.Parameter(torch.randn(width, joint) * width**-0.5)
         self.proj_bias = nn.Parameter(torch.zeros(joint)) if bias else None
+
+    def take_over(self, rows_PD: Tensor) -> dict[str, Any]:
+        """Set norm and projection to the signal `vision_head` [2 + joint, width]; what to record of it."""
+        with torch.no_grad():
+            self.ln_post.weight.copy_(rows_PD[0])
+            self.ln_post.bias.copy_(rows_PD[1])
+            self.proj.copy_(rows_PD[2:].T)
+        return {"signal": VISION_HEAD, "sha256": digest({VISION_HEAD: rows_PD})}
 
     def forward(self, cls_BMD: Tensor) -> Tensor:
         """[B, M, joint], not normalised."""

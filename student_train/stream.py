@@ -6,7 +6,7 @@ A training row is a text row with its video. The order is a pure function of (se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ import torch
 from store.batch_plan import BatchPlan, rank_strip
 from store.errors import InputError, UnknownNameError
 from store.feeder import BatchFeeder
+from store.identity import PLUGIN
 from store.pair_scores import NO_PAIRS, PLANNED
 from store.plans import PlannedBatches
 from store.reader import Cache
-from store.signals import kind_of
+from store.signals import VISION_HEAD, kind_of
 from store.teacher_reader import MATCH_SIGNALS
 from student_train.distributed import rank, world_size
 from student_train.needs import (
@@ -161,17 +162,34 @@ def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:
     stored = [name for name in signals if name not in NOT_SIGNALS]
     for name in stored:
         kind_of(name)
-    layers = [name.split("/")[1] for name in stored if name.startswith("vit_layers/")]
+    layers = layers_among(stored)
+    of_towers = len(layers) + (VISION_HEAD in stored)
+    if stored == [VISION_HEAD]:
+        # It comes with the last layer, and is added to a finished dump of the same layers.
+        layers = layers_among(cache.teacher(teacher).signals)
     options = f" --layers {','.join(layers)}" if layers else ""
     options += " --keep-pixels jpeg:90" if PIXELS in signals else ""
+    options += " --extend" if stored == [VISION_HEAD] == list(signals) else ""
     videos = "; or give the videos themselves: --videos DIR" if PIXELS in signals else ""
-    known = len(stored) == len(layers) and PAIR_SCORES not in signals
+    folder = cache.path if cache.location is None else "WHERE_YOU_PULLED_IT"
+    known = len(stored) == of_towers and PAIR_SCORES not in signals
     return (
         f"teacher {teacher!r} in {cache.path.name} stores no {', '.join(signals)}, which the student or a "
         f"loss needs; dump it{'' if known else ', by a teacher that emits it'}: python -m teacher_dump dump "
-        f"--dataset {cache.dataset['name']} --data DATA --cache {cache.path} "
-        f"--teacher {teacher if known else 'TEACHER'}{options}{videos}"
+        f"--dataset {cache.dataset['name']} --data DATA --cache {folder} "
+        f"--teacher {as_told(cache, teacher) if known else 'TEACHER'}{options}{videos}"
     )
+
+
+def as_told(cache: Cache, teacher: str) -> str:
+    """What a dump is told of a teacher of the cache, which may hold it under another name."""
+    plugin = cache.teacher(teacher).identity.get(PLUGIN)
+    return teacher if plugin is None else f"{plugin} --name {teacher}"
+
+
+def layers_among(signals: Iterable[str]) -> list[str]:
+    """The numbers of those that are layers."""
+    return [name.split("/")[1] for name in signals if name.startswith("vit_layers/")]
 
 
 class TrainingStream:

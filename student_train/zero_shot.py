@@ -28,7 +28,7 @@ from student_train.evaluation.measure import TEACHER, spread
 from student_train.evaluation.recognition import Recognition, class_scores, teacher_recognition
 from student_train.evaluation.report import table, with_spread
 from student_train.evaluation.rows import ClassRows, class_rows
-from student_train.run_folder import RunFolder
+from student_train.run_folder import RunFolder, run_cache
 from student_train.stream import require
 from student_train.students.base import Student
 from student_train.teachers import Teachers
@@ -64,7 +64,7 @@ def teachers_of(options: argparse.Namespace, config: Mapping[str, Any], recipe: 
     Raises InputError if there are no such classes, UnknownNameError for a teacher that the cache has not.
     """
     identity = config["identity"]
-    cache = open_cache(options.cache or options.run / config["cache"])
+    cache = open_cache(options.cache or run_cache(options.run, config))
     main = cache.teacher(options.teacher or identity["teacher"])
     roles = {role: cache.teacher(name) for role, name in {**identity["roles"], **dict(options.role)}.items()}
     if options.cache:

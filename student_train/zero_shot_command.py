@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from store.cli import HelpFormatter, add_debug
+from store.cli import HelpFormatter, add_chunk_cache, add_debug, cache_place
 
 TEXT = "test a run's students on classes that they were not trained on"
 
@@ -15,8 +15,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add_debug(parser)
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     parser.add_argument(
-        "--cache", metavar="CACHE", type=Path, help="of the other dataset (default: the run's, other classes)"
+        "--cache",
+        metavar="CACHE",
+        type=cache_place,
+        help="of the other dataset, folder or URL (default: the run's, other classes)",
     )
+    add_chunk_cache(parser)
     parser.add_argument("--teacher", help="in that cache (default: the run's)")
     parser.add_argument(
         "--role",

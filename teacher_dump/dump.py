@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
 from tqdm import tqdm
 
+from store.cache_state import CacheState
 from store.durable import canonical_json, read_json, write_file
 from store.inputs.decode_pool import Limits
 from store.inputs.samples import Samples
-from store.layout import TeacherPlan
+from store.layout import TableCounts, TeacherPlan
 from store.parts import FIRST, Part
 from store.reader import Cache, open_cache
 from store.signals import SignalSpec
 from store.writer import CacheWriter
 from teacher_dump.extend import parts_to_dump
+from teacher_dump.pairs.layouts import BatchOptions
 from teacher_dump.pairs.phases import draw_batches
-from teacher_dump.pairs.plan import pairs_of_part, plan_pairs
-from teacher_dump.plan import PHASE_AXIS, PlanSource, ShardTask, execution, planned_tasks, shard_tasks
+from teacher_dump.pairs.plan import (
+    block_of_part,
+    most_rows_of_tasks,
+    pairs_of_finished,
+    pairs_of_part,
+    plan_pairs,
+    scores_pairs,
+)
+from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, planned_tasks, shard_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 from teacher_dump.workers.executors import Executor, Run, SerialExecutor
@@ -46,8 +55,7 @@ def dump(
     """
     executor = executor or SerialExecutor()
     with CacheWriter(root, samples, extend=extend) as writer:
-        wanted = plan_pairs(writer, teacher, settings).signals
-        for part, signals in parts_to_dump(writer, teacher.name, wanted, extend):
+        for part, signals in parts_to_dump(writer, teacher, settings, extend):
             plan = make_plan(writer, teacher, settings, executor, part, signals)
             writer.plan(plan)
             if not writer.is_complete(plan.name, part):
@@ -64,9 +72,7 @@ def _dump_part(
     earlier_seconds: dict[str, float],
 ) -> None:
     """Run the tasks of one part that are not finished, and publish it."""
-    counts = writer.part_counts(plan.part)
-    before = {"V": counts.first_video, "T": counts.first_text}
-    tasks = list(shard_tasks(plan, {"V": counts.videos, "T": counts.texts}, before))
+    tasks = list(tasks_of_part(plan, writer.part_counts(plan.part)))
     job = make_job(writer, plan, settings, executor)
     with executor.running(job, writer.samples, teacher) as run:
         _run(writer, run, tasks)
@@ -81,8 +87,14 @@ def _dump_part(
     _report_seconds(writer.root, plan, seconds)
 
 
+def tasks_of_part(plan: TeacherPlan, counts: TableCounts) -> Iterator[ShardTask]:
+    """All tasks of `plan` but those over a batch plan; counts: of its rows."""
+    before = {"V": counts.first_video, "T": counts.first_text}
+    return shard_tasks(plan, {"V": counts.videos, "T": counts.texts}, before)
+
+
 def make_plan(
-    writer: PlanSource,
+    writer: CacheState,
     teacher: Teacher,
     settings: DumpSettings,
     executor: Executor,
@@ -98,12 +110,13 @@ def make_plan(
     counts = {"V": rows.videos, "T": rows.texts}
     # Rows that are appended to a view are kept as its first ones are, whoever brings them.
     pixels = writer.kept_pixels(teacher.view.name) if part.segment else settings.storage.pixels
-    pairs = plan_pairs(writer, teacher, settings, part)
+    pairs = plan_pairs(writer, teacher, settings)
     specs = pairs.signals if signals is None else signals
     told = pairs_of_part(pairs.execution, specs)
+    if scores_pairs(specs):
+        told |= block_of_part(writer, teacher, settings, part)
     if stored is not None and writer.is_complete(teacher.name, part):
-        # What is asked for now may be another signal, to be added beside it.
-        told |= {name: was for name, was in stored.execution["pairs"].items() if not told.get(name)}
+        told = pairs_of_finished(told, stored.execution["pairs"])
     threads = settings.threads
     if threads is None:
         threads = stored.execution["threads"] if stored is not None else executor.share().threads
@@ -115,15 +128,16 @@ def make_plan(
         "pixels": pixels.to_dict() if pixels else None,
         "pairs": told,
     }
-    if settings.pairs.plan is not None:
-        counts["S"] = settings.pairs.plan.steps_at_most(writer.samples)
+    if told["plan"] is not None:
+        counts["S"] = BatchOptions(**told["plan"]).steps_at_most(writer.samples_of(part))
     frame_bytes = teacher.view.pixel_bytes if pixels else 0
+    most_rows = most_rows_of_tasks(teacher, told, rows.first_text + rows.texts)
     return TeacherPlan(
         teacher.name,
         teacher.identity(),
         teacher.view,
         specs,
-        execution(specs, counts, fixed, settings.shard_rows, frame_bytes, pairs.most_rows),
+        execution(specs, counts, fixed, settings.shard_rows, frame_bytes, most_rows),
         library_versions(),
         part,
     )
@@ -147,7 +161,7 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
     """Run the unfinished tasks phase by phase."""
     for (teacher, phase), of_phase in groupby(tasks, key=lambda task: (task.teacher, task.phase)):
         todo = [task for task in of_phase if task.name not in writer.ledger]
-        unit = {"T": "text", "S": "batch"}.get(PHASE_AXIS.get(phase, "V"), "video")
+        unit = {"T": "text", "S": "batch", "P": "row"}.get(PHASE_AXIS.get(phase, "V"), "video")
         total = sum(task.stop - task.start for task in todo)
         with tqdm(total=total, desc=f"{teacher}: {phase}", unit=unit, disable=None) as bar:
             done: dict[str, int] = {}

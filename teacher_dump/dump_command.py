@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from store.card_command import add_terms
 from store.cli import HelpFormatter, add_debug
-from store.errors import CacheError, InputError
+from store.errors import CacheError
 from teacher_dump import report_command
+from teacher_dump.dump_card import is_finished, with_terms, write_dump_card
 from teacher_dump.dump_options import add_dump_options
-from teacher_dump.estimates.command import add_estimate_options, estimate_of
+from teacher_dump.estimates.command import add_estimate_options, add_extend, estimates_of
 from teacher_dump.opened_dump import cache_path, opened_dump
 from teacher_dump.workers.options import add_executor_options
 
 if TYPE_CHECKING:
     from store.reader import Cache
+    from teacher_dump.estimates.estimate import Estimate
+    from teacher_dump.planned_dump import PlannedDump
 
 
 def add_command(commands: Any) -> None:
@@ -29,12 +34,12 @@ def add_command(commands: Any) -> None:
     add_estimate_options(dump)
     dump.add_argument("--dry-run", action="store_true", help="print the tasks and write nothing")
     dump.add_argument("--json", action="store_true", help="with --dry-run: as JSON, for scripts")
-    dump.add_argument("--extend", action="store_true",
-                      help="append rows that the dataset has behind those of the cache, and signals that its "
-                      "teacher lacks; what is there stays as it is")  # fmt: skip
+    add_extend(dump)
     dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     report_command.add_expectation(dump)
+    add_terms(dump)
+    dump.set_defaults(default_of=dump.get_default)
     add_debug(dump)
 
 
@@ -42,7 +47,8 @@ def execute(arguments: argparse.Namespace) -> int:
     path = cache_path(arguments)
     with opened_dump(arguments) as opened:
         from teacher_dump.dump import dump
-        from teacher_dump.planned_dump import planned_dump
+        from teacher_dump.estimates.estimate import require_room
+        from teacher_dump.planned_dump import planned_dumps
 
         samples, teacher, settings, executor = (
             opened.samples,
@@ -50,21 +56,28 @@ def execute(arguments: argparse.Namespace) -> int:
             opened.settings,
             opened.executor,
         )
-        if arguments.dry_run and arguments.extend:
-            raise InputError("--dry-run tells of a dump from its beginning; leave it or --extend away")
         if arguments.dry_run:
-            planned = planned_dump(path, samples, teacher, settings, executor)
-            print(json.dumps(planned.to_dict(), indent=2) if arguments.json else "\n".join(planned.lines()))
+            parts = planned_dumps(path, samples, teacher, settings, executor, arguments.extend)
+            print(json.dumps(plain(parts), indent=2) if arguments.json else told(parts))
             return 0
-        if not arguments.extend:  # what is new of an extension is not known before the cache is looked at
-            found = estimate_of(arguments, opened)
-            print("\n".join(found.lines()), flush=True)
-            found.require_room()
+        found = estimates_of(arguments, opened)
+        print(told(found), flush=True)
+        require_room(found)
+        samples, was_finished = with_terms(samples, path, arguments), is_finished(path)
         cache = dump(path, samples, teacher, settings, opened.prepared, executor, arguments.extend)
-    return max(
-        report_command.report_teacher(cache, teacher.name, arguments.expect_r1),
-        summarise(cache, teacher.name, arguments.max_failures),
-    )
+    status = report_command.report_teacher(cache, teacher.name, arguments.expect_r1)
+    write_dump_card(cache, teacher.name, arguments, arguments.default_of, was_finished)
+    return max(status, summarise(cache, teacher.name, arguments.max_failures))
+
+
+def told(parts: Sequence[PlannedDump] | Sequence[Estimate]) -> str:
+    return "\n".join(line for part in parts for line in part.lines())
+
+
+def plain(parts: Sequence[PlannedDump]) -> dict[str, Any] | list[dict[str, Any]]:
+    """JSON of one part, or of a list of several."""
+    found = [part.to_dict() for part in parts]
+    return found if len(found) > 1 else found[0]
 
 
 def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:

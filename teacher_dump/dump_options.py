@@ -30,6 +30,8 @@ def add_dump_options(parser: argparse.ArgumentParser) -> None:
         help="take the rows that are there; the cache records what is missing",
     )
     parser.add_argument("--cache", type=Path, help="where the cache goes (default: caches/<dataset>.zarr)")
+    parser.add_argument("--name", help="what the teacher is called in the cache, which may hold it several "
+                        "times: other prompts, another checkpoint (default: its own name)")  # fmt: skip
     add_teacher_options(parser)
     add_storage_options(parser)
     add_pair_options(parser)

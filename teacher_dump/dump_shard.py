@@ -32,6 +32,7 @@ from teacher_dump.pairs.phases import PairPhases
 from teacher_dump.plan import (
     CALIBRATION,
     EARLIER_PAIRS,
+    OF_TEACHER,
     PLANNED_PHASE,
     PRECISION,
     PRECISION_ROWS,
@@ -80,8 +81,7 @@ class ShardDumper:
         self.pool = pool
         self.view_is_complete = view_is_complete
         self.segments = segments or [Segment((0, len(samples.videos)), (0, len(samples.texts)))]
-        (first_video, video), (first_text, text) = self.segments[-1].video, self.segments[-1].text
-        self.counts = TableCounts(video - first_video, text - first_text, {}, first_video, first_text)
+        self.counts = TableCounts.of(self.segments[-1])
 
     def run(self, task: ShardTask, progress: Progress) -> Commit:
         """Write the task's shards; `progress(n)` is called with the number of rows done."""
@@ -91,6 +91,7 @@ class ShardDumper:
             "videos": self._dump_videos,
             "texts": self._dump_texts,
             "relevance": self._dump_relevance,
+            OF_TEACHER: self._dump_teacher,
         }
         with torch.inference_mode():
             if task.phase in phases:
@@ -113,7 +114,7 @@ class ShardDumper:
             if self.plan.execution["phase_of"][spec.name] == task.phase:
                 arrays = planned_signal_arrays(self.plan, spec, counts)
                 path = f"{self.plan.path}/{spec.name}"
-                before = {"V": counts.first_video, "T": counts.first_text, "S": 0}[spec.row_axis]
+                before = {"V": counts.first_video, "T": counts.first_text}.get(spec.row_axis, 0)
                 files[spec.name] = open_shards(stack, self.root, path, arrays, task.number, before)
         return SignalFiles(files, self.codecs)
 
@@ -231,6 +232,16 @@ class ShardDumper:
             for rows in blocks(np.arange(task.start, task.stop), self.plan.execution["batch_texts"]):
                 signals.append(rows, self._encode_texts(rows))
                 progress(len(rows))
+            return Commit(task.name, tuple(signals.finish()), signals.errors)
+
+    def _dump_teacher(self, task: ShardTask, progress: Progress) -> Commit:
+        with ExitStack() as stack:
+            signals = self.signal_files(stack, task)
+            rows = np.arange(task.start, task.stop)
+            signals.append(
+                rows, {name: value.cpu().numpy() for name, value in self.teacher.of_itself().items()}
+            )
+            progress(len(rows))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
     def _dump_relevance(self, task: ShardTask, progress: Progress) -> Commit:

@@ -60,9 +60,9 @@ def opened_dump(arguments: argparse.Namespace) -> Iterator[OpenedDump]:
     in_worker = options.absolute()
     if arguments.executor.startswith(LOCAL):
         in_worker = replace(in_worker, device=settings.device or in_worker.device)
-    sources = Sources(load_samples, partial(load_teacher, arguments.teacher, in_worker))
+    sources = Sources(load_samples, partial(load_teacher, arguments.teacher, in_worker, arguments.name))
     if arguments.executor != SERIAL:
         options = replace(options, device="cpu")
-    teacher = load_teacher(arguments.teacher, options)
+    teacher = load_teacher(arguments.teacher, options, arguments.name)
     with open_executor(arguments.executor, sources, arguments.device, arguments.worker_memory_gb) as executor:
         yield OpenedDump(samples, teacher, settings, executor, prepared)

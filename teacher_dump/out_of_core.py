@@ -15,10 +15,9 @@ import dask.array as da
 import numpy as np
 
 from store.errors import InputError
-from store.layout import part_path, teacher_path
 from store.lookup import check_name
+from store.parts import TEACHERS, groups_of
 from store.reader import Cache, TeacherReader, open_cache
-from store.sharded_rows import ShardedRows
 
 BLOCK_BYTES = 1 << 27
 PLACED = np.dtype([("score", np.float32), ("place", np.int64)])
@@ -99,9 +98,10 @@ class SignalParts:
     """The stored arrays of one signal and what decodes them."""
 
     def __init__(self, cache: Cache, teacher: str, signal: str) -> None:
-        self.codec = cache.teacher(teacher, resident_bytes=0).codec(signal)
-        path = f"{teacher_path(teacher)}/{signal}"
-        self._parts = {part: ShardedRows(cache.path, part_path(path, part)) for part in self.codec.parts}
+        reader = cache.teacher(teacher, resident_bytes=0)
+        self.codec = reader.codec(signal)
+        stored = reader.stored[signal]
+        self._parts = {part: stored.rows(cache.path, part) for part in self.codec.parts}
         self.present = next(iter(self._parts.values())).present
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -160,8 +160,9 @@ def opened_signal(path: Path, teacher: str, signal: str, version: str) -> Signal
 
 
 def version(cache: Cache, teacher: str) -> str:
-    """The digest of what the teacher holds."""
-    return cache.manifest.groups[teacher_path(teacher)]
+    """The digest of what the teacher holds, of its parts one behind the other where it has several."""
+    groups = cache.manifest.groups
+    return "-".join(groups[group.path] for group in groups_of(groups, TEACHERS, teacher))
 
 
 def _name(cache: Cache, teacher: str, what: str) -> str:

@@ -5,6 +5,7 @@ A dump goes in phases, each over the rows of one axis; a later phase reads what 
     calibration    a sample of videos and texts -> the numbers that int8 and projections need (one task)
     precision      a few videos and texts, in half precision and in float32 -> how far apart (one task)
     videos (V)     frames -> frame features, layers, and the view itself
+    teacher (P)    what stands behind the layers in the teacher itself (one task)
     texts (T)      captions -> text features
     relevance (T)  stored features of a text and of its own video -> frame scores
     pairs (V)      stored features of some videos and of all texts -> logits
@@ -18,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from store.errors import InputError
 from store.kept_pixels import KeptPixels
@@ -30,10 +30,9 @@ from store.reduction import kept_tokens
 from store.signals import ALL_TOKENS, TOKEN, Reduction, SignalSpec, plan_of
 
 if TYPE_CHECKING:
-    from store.inputs.samples import Samples
     from teacher_dump.teachers.base import Teacher
 
-CALIBRATION, PRECISION = "calibration", "precision"
+CALIBRATION, PRECISION, OF_TEACHER = "calibration", "precision", "teacher"
 NOTHING_BEFORE = {"V": 0, "T": 0}
 PAIRS, EARLIER_PAIRS = "pairs", "earlier_pairs"
 PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS = "planned", "topk_texts", "topk_videos"
@@ -46,8 +45,9 @@ PHASE_AXIS = {
     TOPK_TEXTS: "V",
     TOPK_VIDEOS: "T",
     PLANNED_PHASE: "S",
+    OF_TEACHER: "P",
 }
-PHASES = tuple(phase for phase in PHASE_AXIS if phase != EARLIER_PAIRS)
+PHASES = tuple(phase for phase in PHASE_AXIS if phase not in (EARLIER_PAIRS, OF_TEACHER))
 LARGEST_SHARD_BYTES = 1 << 29
 PIECES = {"pairs": 16}
 MOST_PIECES = 64
@@ -56,21 +56,6 @@ kill costs is one of them. `pairs` reads all texts again for each of its shards,
 """
 CALIBRATION_ROWS = {"videos": 32, "texts": 1024}
 PRECISION_ROWS = 8
-
-
-class PlanSource(Protocol):
-    """What a plan depends on: a `CacheWriter`, or a look at the cache that writes nothing."""
-
-    root: Path
-    samples: Samples
-
-    def stored_plan(self, teacher: str, part: Part = FIRST) -> TeacherPlan | None: ...
-
-    def is_complete(self, teacher: str, part: Part = FIRST) -> bool: ...
-
-    def part_counts(self, part: Part) -> TableCounts: ...
-
-    def kept_pixels(self, view: str) -> KeptPixels | None: ...
 
 
 @dataclass(frozen=True)
@@ -145,6 +130,8 @@ def phase_of(spec: SignalSpec) -> str:
     """The phase that writes a signal."""
     if spec.row_axis == "S":
         return PLANNED_PHASE
+    if spec.is_of_teacher:
+        return OF_TEACHER
     if spec.name.startswith("topk_scores/"):
         return TOPK_TEXTS if spec.row_axis == "V" else TOPK_VIDEOS
     by_name = {"video_text_logits": "pairs", "frame_relevance": "relevance"}
@@ -182,7 +169,9 @@ def execution(
         )
         for phase in PHASES
     }
-    return {**settings, "phase_of": phases, "shard_rows": rows}
+    # One shard. Plans of teachers that store nothing of themselves say nothing of it.
+    whole = [spec.sizes[spec.row_axis] for spec in signals if spec.is_of_teacher]
+    return {**settings, "phase_of": phases, "shard_rows": rows | ({OF_TEACHER: max(whole)} if whole else {})}
 
 
 def inputs_of_pairs(teacher: Teacher) -> list[SignalSpec]:
@@ -226,7 +215,13 @@ def shard_tasks(
     counts, before: {"V": videos, "T": texts} of the plan's segment, and of those before it.
     """
     part = plan.part
-    wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))} - {PLANNED_PHASE}
+    for spec in plan.signals:
+        if spec.is_of_teacher:
+            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
+    wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))} - {
+        PLANNED_PHASE,
+        OF_TEACHER,
+    }
     if part.segment == 0 and any(spec.is_calibrated for spec in plan.signals):
         yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"], part)
     if part == FIRST and plan.identity.get("dtype", "float32") != "float32":

@@ -3,85 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from store.contents import read_attributes
-from store.identity import require_same
+from store.cache_state import CacheState
 from store.inputs.samples import Samples
 from store.kept_pixels import KeptPixels
 from store.layout import (
-    DATASET_IDENTITY,
     TableCounts,
     TeacherPlan,
-    dataset_attributes,
     view_path,
 )
 from store.ledger import Ledger
-from store.manifest import MANIFEST, Manifest
-from store.parts import FIRST, TEACHERS, Group, Part
-from store.segments import read_datasets
-from teacher_dump.dump import make_plan
-from teacher_dump.plan import PHASE_AXIS, ShardTask, planned_tasks, shard_tasks
+from store.parts import Part
+from store.signals import SignalSpec
+from teacher_dump.dump import make_plan, tasks_of_part
+from teacher_dump.extend import parts_to_dump
+from teacher_dump.pairs.layouts import BatchOptions, is_of_all_rows
+from teacher_dump.plan import PHASE_AXIS, ShardTask, planned_tasks
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 from teacher_dump.workers.executors import Executor
 
-UNIT = {"V": "videos", "T": "texts", "S": "steps"}
+UNIT = {"V": "videos", "T": "texts", "S": "steps", "P": "rows"}
 
 
-class CacheState:
-    """What a dump of `samples` would find at `root`: nothing, a finished cache, or one half dumped.
+class DumpState(CacheState):
+    """What a dump under `settings` would find at `root`, and which of its tasks are done."""
 
-    Raises IdentityError if another dataset lies there, DamagedCacheError for a damaged ledger.
-    """
-
-    def __init__(self, root: Path, samples: Samples) -> None:
-        self.root = root
-        self.samples = samples
-        self._published = Manifest.read(root) if (root / MANIFEST).is_file() else None
-        if (root / "zarr.json").is_file():
-            groups = {} if self._published is None else self._published.groups
-            stored = read_datasets(root, groups)[-1]
-            wanted = dataset_attributes(samples, stored["segments"][:-1])
-            require_same(
-                {key: stored[key] for key in DATASET_IDENTITY},
-                {key: wanted[key] for key in DATASET_IDENTITY},
-                f"the dataset of {root.name}",
-                "dump into another CACHE, or restore the dataset's files",
-            )
+    def __init__(self, root: Path, samples: Samples, settings: DumpSettings, extend: bool) -> None:
+        super().__init__(root, samples, extend)
         self.ledger = Ledger(root)
-
-    def stored_plan(self, teacher: str, part: Part = FIRST) -> TeacherPlan | None:
-        """The plan under which `teacher` was begun or finished, or None if it is new here."""
-        path = Group(TEACHERS, teacher, part).path
-        if not (self.root / path / "zarr.json").is_file():
-            return None
-        return TeacherPlan.from_dict(read_attributes(self.root, path), part)
-
-    def is_complete(self, teacher: str, part: Part = FIRST) -> bool:
-        path = Group(TEACHERS, teacher, part).path
-        return self._published is not None and path in self._published.groups
-
-    def part_counts(self, part: Part) -> TableCounts:
-        """Lengths of the row axes: all rows, since a dump that is planned here appends none."""
-        return TableCounts(len(self.samples.videos), len(self.samples.texts))
+        self._pixels = settings.storage.pixels
 
     def kept_pixels(self, view: str) -> KeptPixels | None:
-        """How the finished view keeps its frames; None if it keeps none."""
-        told = read_attributes(self.root, view_path(view)).get("pixels")
-        return None if told is None else KeptPixels.from_dict(told)
-
-    def view_is_complete(self, view: str) -> bool:
-        return self._published is not None and view_path(view) in self._published.groups
+        """How the view keeps its frames, or will keep them if it is not there yet."""
+        is_there = (self.root / view_path(view)).is_dir()
+        return super().kept_pixels(view) if is_there else self._pixels
 
 
 @dataclass(frozen=True)
 class PlannedDump:
-    """plan: of the one teacher. tasks: all of them, in order; done: names of those that are finished.
+    """One part of a teacher. plan: of the part. tasks: all of them, in order; done: names of those that are
+    finished.
 
-    text_videos: how many texts have a video of their own. view_is_complete: its frames are stored already.
+    counts: of the part's rows, and how many come before them; text_videos: how many of its texts have a video
+    of their own. view_is_complete, has_tables: frames, or the rows themselves, are stored already.
+    left_as_is: signals of the teacher that don't go on with appended rows.
     """
 
     cache: str
@@ -92,6 +61,8 @@ class PlannedDump:
     tasks: tuple[ShardTask, ...]
     done: frozenset[str]
     view_is_complete: bool
+    has_tables: bool = False
+    left_as_is: tuple[str, ...] = ()
 
     @property
     def phases(self) -> list[str]:
@@ -117,13 +88,30 @@ class PlannedDump:
     def signals_of(self, phase: str) -> list[str]:
         return [name for name, own in self.plan.execution["phase_of"].items() if own == phase]
 
+    @property
+    def rows_told(self) -> str:
+        """ "8 videos, 8 texts", and whether they, or only signals of them, come behind what is there."""
+        of_rows = f"{self.counts.videos:,} videos and {self.counts.texts:,} texts"
+        part = self.plan.part
+        return of_rows + " appended" * bool(part.segment) + ", signals added" * bool(part.addition)
+
+    def notes(self) -> Iterator[str]:
+        """A line on what an extension leaves as it is, and the way out."""
+        if self.left_as_is:
+            more = f" and {len(self.left_as_is) - 1} more" * (len(self.left_as_is) > 1)
+            yield (
+                f"  {self.left_as_is[0]}{more}: of the rows that it was drawn from, the appended ones are "
+                "unknown to it; to have them in it, dump this teacher anew into another CACHE"
+            )
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: cache, dataset, teacher, view, signals, execution, tasks {name, phase, number, start,
-        stop, done}."""
+        """Plain JSON: cache, dataset, teacher, part, view, signals, execution, tasks {name, phase, number,
+        start, stop, done}."""
         return {
             "cache": self.cache,
             "dataset": {"name": self.dataset, "videos": self.counts.videos, "texts": self.counts.texts},
             "teacher": self.plan.name,
+            "part": {"segment": self.plan.part.segment, "addition": self.plan.part.addition},
             "view": self.plan.view.to_dict(),
             "signals": [spec.to_dict() for spec in self.plan.signals],
             "pair_scores": self.plan.pair_scores.to_dict(),
@@ -144,9 +132,10 @@ class PlannedDump:
     def lines(self) -> Iterator[str]:
         plan = self.plan
         yield (
-            f"{self.cache}: dataset {self.dataset}, {self.counts.videos:,} videos, "
-            f"{self.counts.texts:,} texts; teacher {plan.name}, view {plan.view.name}"
+            f"{self.cache}: dataset {self.dataset}, {self.rows_told}; teacher {plan.name}, "
+            f"view {plan.view.name}"
         )
+        yield from self.notes()
         told = ", ".join(
             f"{name} {value}"
             for name, value in plan.execution.items()
@@ -166,24 +155,50 @@ class PlannedDump:
                 yield f"      {task.name:32} rows {task.start:,} to {task.stop - 1:,}  {mark}"
 
 
-def planned_dump(
-    root: Path, samples: Samples, teacher: Teacher, settings: DumpSettings, executor: Executor
+def planned_dumps(
+    root: Path,
+    samples: Samples,
+    teacher: Teacher,
+    settings: DumpSettings,
+    executor: Executor,
+    extend: bool = False,
+) -> list[PlannedDump]:
+    """What `teacher_dump.dump.dump` would do with the same arguments, part by part; raises as it does."""
+    state = DumpState(root, samples, settings, extend)
+    return [
+        planned_part(state, teacher, settings, executor, part, signals)
+        for part, signals in parts_to_dump(state, teacher, settings, extend)
+    ]
+
+
+def planned_part(
+    state: DumpState,
+    teacher: Teacher,
+    settings: DumpSettings,
+    executor: Executor,
+    part: Part,
+    signals: tuple[SignalSpec, ...],
 ) -> PlannedDump:
-    """What `teacher_dump.dump.dump` would do with the same arguments; raises as its planning does."""
-    state = CacheState(root, samples)
-    plan = make_plan(state, teacher, settings, executor)
-    tasks, steps = tuple(shard_tasks(plan, {"V": len(samples.videos), "T": len(samples.texts)})), {}
-    if (batches := settings.pairs.plan) is not None:
-        steps[batches.name] = batches.steps_at_most(samples)
+    """One part of a dump, with those of its tasks that are finished."""
+    plan = make_plan(state, teacher, settings, executor, part, signals)
+    counts, steps = state.part_counts(part), {}
+    tasks = tuple(tasks_of_part(plan, counts))
+    if (wanted := plan.execution["pairs"]["plan"]) is not None:
+        batches = BatchOptions(**wanted)
+        steps[batches.name] = batches.steps_at_most(state.samples_of(part))
         tasks += tuple(planned_tasks(plan, steps[batches.name]))
-    everything = state.is_complete(plan.name)
+    everything = state.is_complete(plan.name, part)
+    texts = state.samples.texts[counts.first_text : counts.first_text + counts.texts]
+    stored = state.stored_plan(plan.name) if part.segment and state.is_complete(plan.name) else None
     return PlannedDump(
-        root.name,
-        samples.name,
+        state.root.name,
+        state.samples.name,
         plan,
-        TableCounts(len(samples.videos), len(samples.texts), steps),
-        sum(text.video >= 0 for text in samples.texts),
+        replace(counts, plan_steps=steps),
+        sum(text.video >= 0 for text in texts),
         tasks,
         frozenset(task.name for task in tasks if everything or task.name in state.ledger),
-        state.view_is_complete(plan.view.name),
+        state.view_is_complete(plan.view.name, part.segment),
+        state.has_tables(part.segment),
+        tuple(spec.name for spec in stored.signals if is_of_all_rows(spec)) if stored else (),
     )

@@ -35,10 +35,14 @@ def execute(arguments: argparse.Namespace) -> int:
     if not encodings:
         raise InputError("nothing to re-encode; say what, e.g. --encoding vit_layers=int8")
 
+    from store.card import write_card
     from store.info import describe
+    from store.made import read_made, record_made
     from teacher_dump.reencode import reencode
 
     samples = load_dataset(arguments.dataset, data, arguments.allow_missing)
     reencode(arguments.cache, samples, arguments.teacher, arguments.name, encodings)
+    record_made(arguments.cache, arguments.name, read_made(arguments.cache, arguments.teacher))
+    write_card(arguments.cache)
     print(describe(arguments.cache))
     return 0

@@ -41,11 +41,14 @@ def add_expectation(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from store.card import write_card
     from store.reader import open_cache
 
     cache = open_cache(arguments.cache)
     names = [arguments.teacher] if arguments.teacher else cache.teacher_names
-    return max([report_teacher(cache, name, arguments.expect_r1) for name in names], default=0)
+    status = max([report_teacher(cache, name, arguments.expect_r1) for name in names], default=0)
+    write_card(cache.path)
+    return status
 
 
 def report_teacher(cache: Cache, teacher: str, expectation: str | None) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from store.kept_pixels import KeptPixels
 from store.reader import open_cache
+from store.signals import VISION_HEAD
 from student_train.__main__ import main
 from student_train.evaluation.encoding import batch_of
 from student_train.live_layers import LiveLayers
@@ -24,6 +25,7 @@ from teacher_dump.dump import dump
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import clip4clip
+from teacher_dump.teachers.clip4clip import Clip4ClipTeacher
 from tests.teacher_dump.colour_teacher import colour_samples
 
 SETTINGS = DumpSettings(batch_videos=2, batch_texts=3, threads=1, decoders=1)
@@ -69,6 +71,37 @@ def test_it_trains_from_layers_in_every_encoding_and_repeats_its_numbers(
 def test_layers_of_cls_alone_are_refused_before_the_first_step(folder: Path, tmp_path: Path, capsys) -> None:
     assert main(["train", str(dumped(folder, "cls")), "--out", str(tmp_path / "run"), *SMALL]) == 2
     assert "not [CLS] and a square of patches; dump the layers with" in capsys.readouterr().err
+
+
+def without_head() -> Clip4ClipTeacher:
+    """As teachers were before they stored what stands behind their layers."""
+    teacher = clip4clip.teacher_of(clip4clip.tiny(0).model, frames=4, layers=LAYERS)
+    teacher.signals = tuple(spec for spec in teacher.signals if spec.name != VISION_HEAD)
+    return teacher
+
+
+def test_a_cache_without_the_head_is_refused_with_the_command_that_adds_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, settings = tmp_path / "old.zarr", replace(SETTINGS, storage=WAYS["float16"])
+    dump(path, colour_samples(tmp_path), without_head(), settings, {})
+    assert main(["train", str(path), "--out", str(tmp_path / "run"), *SMALL]) == 2
+    told = capsys.readouterr().err
+    assert f"stores no {VISION_HEAD}" in told
+    assert "--teacher clip4clip --layers 0,1 --extend" in told
+    teacher = clip4clip.teacher_of(clip4clip.tiny(0).model, frames=4, layers=LAYERS)
+    layer = path / "teachers/clip4clip/vit_layers/1"
+    before = {file: file.read_bytes() for file in layer.rglob("*") if file.is_file()}
+    cache = dump(path, colour_samples(tmp_path), teacher, settings, {}, extend=True)
+    assert {file: file.read_bytes() for file in before} == before
+    visual = teacher.model.clip.visual
+    rows = cache.teacher("clip4clip").read_decoded(VISION_HEAD, np.arange(2 + visual.proj.shape[1]))
+    assert np.array_equal(rows[0], visual.ln_post.weight.numpy())
+    assert np.array_equal(rows[1], visual.ln_post.bias.numpy())
+    assert np.array_equal(rows[2:], visual.proj.numpy().T)
+    assert main(["train", str(path), "--out", str(tmp_path / "run"), *SMALL, "--arms", "taught"]) == 0
+    story = json.loads(next((tmp_path / "run").rglob("training.json")).read_text())
+    assert story["started_from"]["head"]["signal"] == VISION_HEAD
 
 
 @pytest.mark.slow

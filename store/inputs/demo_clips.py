@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,22 @@ WORLD_VERSION = 2
 Row = tuple[str, str, str, float, float]
 
 
-def render(out: Path, split_sizes: Mapping[str, int], seed: int = 0, workers: int = 2) -> float:
+def render(
+    out: Path, split_sizes: Mapping[str, int], seed: int = 0, workers: int = 2, cut: bool = False
+) -> float:
     """Render the clips of `split_sizes` {split: count} into `out`; returns the seconds that it took in all.
 
     Writes clips/<split>_<n>.mp4 and, last, clips.csv (video, text, split, start_s, end_s: the moment that
-    shows what the caption says). Clips that an interrupted rendering left are kept. Raises InputError if
-    `out` was rendered with other settings.
+    shows what the caption says). Clips that an interrupted rendering left are kept. cut: of every clip only
+    that moment, picture by picture the same. Raises InputError if `out` was rendered with other settings.
     """
     began = time.monotonic()
-    wanted = {"splits": dict(split_sizes), "seed": seed, "world": WORLD_VERSION}
+    wanted = {
+        "splits": dict(split_sizes),
+        "seed": seed,
+        "world": WORLD_VERSION,
+        **({"cut": True} if cut else {}),
+    }
     earlier_s = _earlier_seconds(out, wanted)
     if (out / TABLE).exists() and all(
         (out / clip_name(split, place)).exists()
@@ -52,7 +60,7 @@ def render(out: Path, split_sizes: Mapping[str, int], seed: int = 0, workers: in
     ]
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            results = pool.map(render_clip, tasks, chunksize=16)
+            results = pool.map(partial(render_clip, cut=cut), tasks, chunksize=16)
             rows = list(tqdm(results, total=len(tasks), desc="render clips", unit="clip", disable=None))
     finally:
         seconds = earlier_s + time.monotonic() - began
@@ -66,7 +74,7 @@ def _earlier_seconds(out: Path, wanted: Mapping[str, Any]) -> float:
     if not (out / SETTINGS).exists():
         return 0.0
     found = read_json(out / SETTINGS)
-    if {key: found.get(key) for key in wanted} != wanted:
+    if {**found, "seconds": 0} != {**wanted, "seconds": 0}:
         raise InputError(f"{out} holds clips rendered with other settings; remove it, or name another DATA")
     return float(found["seconds"])
 
@@ -84,8 +92,8 @@ def clip_name(split: str, place: int) -> str:
     return f"clips/{split}_{place:05d}.mp4"
 
 
-def render_clip(task: tuple[Path, str, int, int, int]) -> Row:
-    """Render clip `place` of a split, which shows scene `number`; its row of the table."""
+def render_clip(task: tuple[Path, str, int, int, int], cut: bool = False) -> Row:
+    """Render clip `place` of a split, of scene `number` (cut: its moment alone); its row of the table."""
     out, split, place, number, seed = task
     name = clip_name(split, place)
     generator = np.random.Generator(np.random.PCG64([seed, number]))
@@ -94,9 +102,12 @@ def render_clip(task: tuple[Path, str, int, int, int]) -> Row:
     planned = shots(scene, distractor_scenes(split), generator)
     moment = next(shot for shot in planned if shot.described)
     if not (out / name).exists():
-        frames = np.concatenate([draw_shot(shot, generator) for shot in planned])
-        encode(out / name, frames)
-    return name, text, split, moment.start / FRAMES_PER_SECOND, moment.stop / FRAMES_PER_SECOND
+        # All are drawn, whatever is kept: each draws from the generator where the one before it stopped.
+        drawn = [(shot, draw_shot(shot, generator)) for shot in planned]
+        encode(out / name, np.concatenate([frames for shot, frames in drawn if shot is moment or not cut]))
+    start = 0 if cut else moment.start
+    length = moment.stop - moment.start
+    return name, text, split, start / FRAMES_PER_SECOND, (start + length) / FRAMES_PER_SECOND
 
 
 def encode(path: Path, frames_MYXC: np.ndarray) -> None:

@@ -21,6 +21,8 @@ from store.inputs.protocol import EVERY_CAPTION, PROTOCOLS
 CAPTION = "caption"
 CLASS = "class"
 TEXT_KINDS = (CAPTION, CLASS)
+NOT_STATED = "not stated"
+YES, NO = "yes", "no"
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,16 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What people must know of a dataset: stored in the cache, shown by `info`."""
+    """What people must know of a dataset: stored in the cache, shown by `info`.
+
+    licence: of the data; NOT_STATED if nobody said. share: whether its owner said that a cache may be passed
+    on, "yes" or "no"; None leaves that to the licence (`store.sharing`).
+    """
 
     title: str
     licence: str
     source: str
+    share: str | None = None
 
 
 @dataclass(frozen=True)

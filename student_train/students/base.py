@@ -57,6 +57,11 @@ class StudentConfig(ABC):
         """Signals that it does not read, but whose sizes decide the shape of its parameters."""
         return ()
 
+    @property
+    def starts_from(self) -> tuple[str, ...]:
+        """Signals of the teacher itself, which it takes over before the first step; roles as in `needs`."""
+        return ()
+
 
 class Student(nn.Module, ABC):
     """Turns this process's rows into representations, and representations into logits of pairs.
@@ -82,6 +87,10 @@ class Student(nn.Module, ABC):
     def start(self) -> dict[str, Any]:
         """Called once, before the first step: take over public weights; what to record of them, digests
         included. A student that is only evaluated never asks for them."""
+        return {}
+
+    def take_over(self, signals: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Called once, after `start`, with what `Config.starts_from` names, whole; what to record of it."""
         return {}
 
     @abstractmethod

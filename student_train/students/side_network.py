@@ -104,12 +104,12 @@ def retrieval(layers: tuple[int, ...], architecture: str, weights: str = "openai
     )
 
 
-def recognition(layers: tuple[int, ...], width: int, architecture: str, weights: str = "openai") -> Recipe:
+def recognition(layers: tuple[int, ...], width: int, architecture: str) -> Recipe:
     """Table 12, Kinetics-400: AdamW, weight decay 0.15, label smoothing 0.1, 4 epochs of warm-up; rate, batch
     and epochs as for ViT-B/16 or as for the larger ones.
 
     Its augmentations are not here: cached layers belong to the frames as they were cached. The side network
-    starts from nothing, the frozen baseline from what stands behind the layers in `weights`.
+    starts from nothing, its baseline from what stands behind the layers: in the cache, but for EVA-CLIP's.
     """
     rate, batch_size, epochs = (1e-3, 256, 30) if architecture == B_16 else (1e-4, 128, 20)
     model = Config(
@@ -124,7 +124,7 @@ def recognition(layers: tuple[int, ...], width: int, architecture: str, weights:
         epochs=epochs,
         batch_size=batch_size,
     )
-    return frozen(recipe, weights)
+    return frozen(recipe, LAION if architecture == E_14 else None)
 
 
 B_16, B_32, L_14 = (f"ViT-{size}-quickgelu" for size in ("B-16", "B-32", "L-14"))
@@ -148,6 +148,8 @@ DEMO_RECOGNITION = frozen(
         model=replace(DEMO_MODEL, task=RECOGNITION, label_smoothing=0.1),
         losses={"cross_entropy": 1.0},
         optimizer=replace(DEMO.optimizer, lr=(3e-3,)),
+        epochs=20,
+        batch_size=25,
     )
 )
 
@@ -162,7 +164,7 @@ RECIPES = {
     "recognition-b16": recognition(tuple(range(12)), 320, B_16),
     "recognition-l14-light": recognition(by_interval(24), 320, L_14),
     "recognition-l14": recognition(tuple(range(24)), 512, L_14),
-    "recognition-e14-light": recognition(by_interval(64), 576, E_14, LAION),
+    "recognition-e14-light": recognition(by_interval(64), 576, E_14),
     "demo": DEMO,
     "demo-mean": replace(DEMO, model=replace(DEMO_MODEL, interaction=MEAN)),
     "demo-recognition": DEMO_RECOGNITION,

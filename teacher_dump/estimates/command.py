@@ -35,6 +35,7 @@ def add_command(commands: Any) -> None:
     add_dump_options(parser)
     add_executor_options(parser)
     add_estimate_options(parser)
+    add_extend(parser)
     parser.add_argument(
         "--videos", type=a_number, help="reckon with as many, without a dataset; wants --texts"
     )
@@ -51,6 +52,12 @@ def add_estimate_options(parser: argparse.ArgumentParser) -> None:
                         help="count bytes, but run no batch for seconds and memory")  # fmt: skip
 
 
+def add_extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--extend", action="store_true",
+                        help="append rows that the dataset has behind those of the cache, and signals that "
+                        "its teacher lacks; what is there stays as it is")  # fmt: skip
+
+
 def a_number(text: str) -> int:
     """A whole number from 1 on, for argparse; datasets have more rows than `at_least_one` allows."""
     number = int(text) if text.isascii() and text.isdigit() else 0
@@ -60,6 +67,8 @@ def a_number(text: str) -> int:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from teacher_dump.estimates.estimate import all_fit
+
     if arguments.table:
         from teacher_dump.estimates.layout_table import layout_lines
 
@@ -68,25 +77,28 @@ def execute(arguments: argparse.Namespace) -> int:
     if (arguments.videos is None) != (arguments.texts is None):
         raise InputError("--videos and --texts go together: give both, or a dataset")
     if arguments.videos is not None:
-        found = estimate_of_numbers(arguments)
+        found = [estimate_of_numbers(arguments)]
     else:
         with opened_dump(arguments) as opened:
-            found = estimate_of(arguments, opened)
-    print(json.dumps(found.to_dict(), indent=2) if arguments.json else "\n".join(found.lines()))
-    if not found.fits and not arguments.json:
-        print("\n".join(["it does not fit; instead:", *fitting_lines(found)]))
-    return 0 if found.fits else DOES_NOT_FIT
+            found = estimates_of(arguments, opened)
+    if arguments.json:
+        told = [part.to_dict() for part in found]
+        print(json.dumps(told if len(told) > 1 else told[0], indent=2))
+    else:
+        print("\n".join(line for part in found for line in part.lines()))
+    fits = all_fit(found)
+    if not fits and not arguments.json:
+        print("\n".join(["it does not fit; instead:", *fitting_lines(found[0])]))
+    return 0 if fits else DOES_NOT_FIT
 
 
-def estimate_of(arguments: argparse.Namespace, opened: OpenedDump) -> Estimate:
-    """Of the dump that `arguments` ask for."""
-    from teacher_dump.estimates.estimating import estimate
+def estimates_of(arguments: argparse.Namespace, opened: OpenedDump) -> list[Estimate]:
+    """Of each part of the dump that `arguments` ask for."""
+    from teacher_dump.estimates.estimating import estimates
 
     device = opened.settings.device
     workers = None if arguments.no_measure else workers_here(arguments.executor, device, opened.teacher)
-    return estimate(
-        cache_path(arguments), opened.samples, opened.teacher, opened.settings, opened.executor, workers
-    )
+    return estimates(cache_path(arguments), opened, workers, arguments.extend)
 
 
 def workers_here(executor: str, device: str | None, teacher: Teacher) -> int | None:

@@ -7,16 +7,20 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from teacher_dump.teachers.base import Teacher
 
+Result = TypeVar("Result")
 
-def wait_for(teacher: Teacher) -> None:
-    """Until the device has done what it was told."""
+
+def after(teacher: Teacher, result: Result) -> Result:
+    """`result`, once the device has done what it was told."""
     if teacher.device.type == "cuda":
         torch.cuda.synchronize(teacher.device)
+    return result
 
 
 class PeakMemory:

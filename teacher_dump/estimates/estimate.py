@@ -8,6 +8,7 @@ from typing import Any
 
 from store.errors import InputError
 from store.layout import TeacherPlan
+from store.parts import FIRST
 from store.signals import ALL_TOKENS, SignalSpec
 from teacher_dump.estimates.alternatives import Alternative, told
 from teacher_dump.estimates.measured_batch import MeasuredBatch
@@ -42,15 +43,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        return self.bytes_left * (1 + ROOM) <= self.free_bytes
-
-    def require_room(self) -> None:
-        """Raise InputError, with what would fit, if the disk has too little room for what is left."""
-        if not self.fits:
-            raise InputError(
-                f"{self.planned.cache} needs {readable(self.bytes_left)} more, {readable(self.free_bytes)} "
-                f"are free; {told(self.others, self.free_bytes)}"
-            )
+        return all_fit([self])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; scripts may rely on the keys."""
@@ -59,6 +52,8 @@ class Estimate:
             "teacher": self.planned.plan.name,
             "videos": self.planned.counts.videos,
             "texts": self.planned.counts.texts,
+            "segment": self.planned.plan.part.segment,
+            "addition": self.planned.plan.part.addition,
             "bytes": {
                 "signals": dict(self.bytes.signals),
                 "view": self.bytes.view,
@@ -82,10 +77,8 @@ class Estimate:
     def lines(self) -> Iterator[str]:
         planned, plan = self.planned, self.planned.plan
         done = f"; {len(planned.done)} of {len(planned.tasks)} tasks are done" if planned.done else ""
-        yield (
-            f"estimate: {plan.name} over {planned.counts.videos:,} videos and {planned.counts.texts:,} texts "
-            f"into {planned.cache}{done}"
-        )
+        yield f"estimate: {plan.name} over {planned.rows_told} into {planned.cache}{done}"
+        yield from planned.notes()
         wide = max(len(plan.view.name) + 5, 20, *(len(spec.name) for spec in plan.signals))
         for spec in plan.signals:
             size = readable(self.bytes.signals[spec.name])
@@ -98,11 +91,16 @@ class Estimate:
             f"{readable(self.bytes_left)} to write, {readable(self.free_bytes)} free"
         )
         yield from self._measured_lines()
+        if plan.part == FIRST:
+            yield from self._pair_lines()
+            yield from self._worth_lines()
+
+    def _pair_lines(self) -> Iterator[str]:
+        plan = self.planned.plan
         yield f"  pair scores: {plan.pair_scores.layout}; advised: {self.pairs.layout}, {self.pairs.why}"
         for cost in self.pairs.costs:
             seconds = "" if cost.seconds is None else f", {duration(cost.seconds)}"
             yield f"      {cost.layout:10} {readable(cost.bytes):>10}, {cost.pairs:,} pairs{seconds}"
-        yield from self._worth_lines()
 
     def _measured_lines(self) -> Iterator[str]:
         if self.seconds is None or self.measured is None or self.memory_bytes is None:
@@ -131,6 +129,25 @@ class Estimate:
             ways = {a.options: a.bytes for a in self.others if "layers" in a.options or "tokens" in a.options}
             fewest = dict(list(ways.items())[:4])
             yield from (f"  {line}" for line in self.backbone.lines(fewest))
+
+
+def bytes_needed(parts: Sequence[Estimate]) -> int:
+    return sum(part.bytes_left for part in parts)
+
+
+def all_fit(parts: Sequence[Estimate]) -> bool:
+    """Whether the disk has room for what is left of `parts` together."""
+    return bytes_needed(parts) * (1 + ROOM) <= parts[0].free_bytes
+
+
+def require_room(parts: Sequence[Estimate]) -> None:
+    """Raise InputError, with what would fit, if the disk has too little room for what is left of `parts`."""
+    if not all_fit(parts):
+        needed, first = bytes_needed(parts), parts[0]
+        raise InputError(
+            f"{first.planned.cache} needs {readable(needed)} more, {readable(first.free_bytes)} are free; "
+            f"{told(first.others, first.free_bytes)}"
+        )
 
 
 def encoding_of(spec: SignalSpec) -> str:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from store.inputs.decode_pool import AHEAD_PER_WORKER, Limits
-from store.inputs.samples import Samples
 from store.kept_pixels import KeptPixels
 from store.layout import TableCounts, TeacherPlan
 from store.pair_scores import PLANNED
+from store.parts import FIRST
 from store.signals import SignalSpec
 from teacher_dump.estimates.alternatives import alternatives
 from teacher_dump.estimates.device_use import machine_bytes
@@ -29,6 +29,7 @@ from teacher_dump.estimates.planned_bytes import (
     view_bytes,
 )
 from teacher_dump.estimates.sample_files import nearest_folder
+from teacher_dump.opened_dump import OpenedDump
 from teacher_dump.pairs.costs import PlanSize, choose_layout, layout_costs
 from teacher_dump.pairs.layouts import LOGITS
 from teacher_dump.pairs.memory import reckoned_bytes
@@ -40,10 +41,9 @@ from teacher_dump.plan import (
     planned_tasks,
     shard_tasks,
 )
-from teacher_dump.planned_dump import PlannedDump, planned_dump
+from teacher_dump.planned_dump import PlannedDump, planned_dumps
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
-from teacher_dump.workers.executors import Executor
 
 TRAIN, UNKNOWN = "train", "of given size"
 PLAN = PlanSize()
@@ -94,29 +94,33 @@ class Job:
         return own + (VIEW_ARRAYS if task.phase == "videos" and not self.planned.view_is_complete else 0)
 
 
-def estimate(
-    root: Path,
-    samples: Samples,
-    teacher: Teacher,
-    settings: DumpSettings,
-    executor: Executor,
-    workers: int | None = 1,
-) -> Estimate:
-    """Of the dump with the same arguments. One real batch is run, unless nothing is left or does not fit.
+def estimates(
+    root: Path, opened: OpenedDump, workers: int | None = 1, extend: bool = False
+) -> list[Estimate]:
+    """Of each part that the dump of `opened` has still to write, of the first one if there is none.
 
-    workers: processes of this machine that run tasks, as fast as this one; None to run no batch. Raises what
-    planning a dump raises.
+    A real batch is run for each, unless it does not fit. workers: processes of this machine that run tasks,
+    as fast as this one; None to run no batch. Raises what planning a dump raises.
     """
-    planned = planned_dump(root, samples, teacher, settings, executor)
+    planned = planned_dumps(root, opened.samples, opened.teacher, opened.settings, opened.executor, extend)
+    left = [part for part in planned if any(map(part.rows_left, part.phases))]
+    return [estimate_of_part(root, opened, part, workers) for part in left or planned[:1]]
+
+
+def estimate_of_part(root: Path, opened: OpenedDump, planned: PlannedDump, workers: int | None) -> Estimate:
+    """One part of a dump; measured only where something is left of it."""
+    samples, teacher, settings = opened.samples, opened.teacher, opened.settings
     train = samples.splits.get(TRAIN)
     train_texts = len(samples.texts) if train is None else len(train.text)
-    job = Job(root, planned, teacher, settings, tables_bytes(samples), train_texts)
+    counts = planned.counts
+    tables = 0 if planned.has_tables else tables_bytes(samples, counts.first_video, counts.first_text)
+    job = Job(root, planned, teacher, settings, tables, train_texts)
     sized = sized_estimate(job)
-    if workers is None or not sized.fits or not any(planned.rows_left(phase) for phase in planned.phases):
+    if workers is None or not sized.fits or not any(map(planned.rows_left, planned.phases)):
         return sized
     limits = Limits(settings.time_limit_s, settings.memory_limit_mb)
-    batch = measure(planned.plan, samples, teacher, root, limits)
-    decoders = settings.decoders or executor.share().decoders
+    batch = measure(planned, samples, teacher, root, limits)
+    decoders = settings.decoders or opened.executor.share().decoders
     crew = Crew(workers, (os.cpu_count() or 1) / workers, decoders)
     return measured_estimate(job, sized_estimate(job, batch), batch, crew)
 
@@ -184,6 +188,14 @@ def measured_estimate(job: Job, sized: Estimate, batch: MeasuredBatch, crew: Cre
     pair_s = None
     if batch.block is not None:
         pair_s = batch.block.clock_s / (batch.block_shape[0] * batch.block_shape[1])
+    if planned.plan.part != FIRST:
+        # Which pairs to score, and whether a cache pays, was asked when it began.
+        return replace(
+            sized,
+            measured=batch,
+            seconds=seconds,
+            memory_bytes=memory_bytes(planned, teacher, batch, crew),
+        )
     costs = layout_costs(planned.counts.videos, planned.counts.texts, job.train_texts, PLAN, pair_s)
     pair_bytes = FLOAT16_BYTES * PLAN.batch if pair_s is not None else 0
     is_warm = sized.bytes.total <= WARM_SHARE * machine_bytes()
@@ -211,7 +223,7 @@ def memory_bytes(planned: PlannedDump, teacher: Teacher, batch: MeasuredBatch, c
     if batch.block is not None:
         of_pairs = round(reckoned_bytes(teacher, *batch.block_shape))
     if LOGITS in plan.execution["phase_of"]:
-        row = FLOAT32_BYTES * counts.texts
+        row = FLOAT32_BYTES * (counts.first_text + counts.texts)
         strip = plan.execution["pairs"]["strip_videos"]
         of_pairs += row * min(strip, plan.execution["shard_rows"]["pairs"], counts.videos)
     return batch.resident_bytes + max(of_videos, of_pairs) + crew.decoders * batch.decoder_bytes

@@ -15,14 +15,15 @@ import torch
 from store.errors import InputError
 from store.inputs.decode_pool import DecodedVideo, DecodePool, Limits
 from store.inputs.pixels import encode_jpeg
-from store.inputs.samples import Samples
+from store.inputs.samples import Samples, Video
 from store.layout import TeacherPlan
 from teacher_dump.calibrate import sample_rows
-from teacher_dump.estimates.device_use import PeakMemory, resident_of_children, wait_for
+from teacher_dump.estimates.device_use import PeakMemory, after, resident_of_children
 from teacher_dump.estimates.pair_sample import ChosenCosts, PairSample, block_shape
 from teacher_dump.estimates.sample_files import WrittenSample, scratch_folder, written
-from teacher_dump.estimates.stopwatch import Spent, Stopwatch
+from teacher_dump.estimates.stopwatch import Spent, Stopwatch, timed
 from teacher_dump.forward import stacked, text_signals, video_signals
+from teacher_dump.planned_dump import PlannedDump
 from teacher_dump.teachers.base import Teacher
 
 SHARE = 16
@@ -73,31 +74,29 @@ class MeasuredBatch:
 
 
 def measure(
-    plan: TeacherPlan, samples: Samples, teacher: Teacher, beside: Path, limits: Limits
+    planned: PlannedDump, samples: Samples, teacher: Teacher, beside: Path, limits: Limits
 ) -> MeasuredBatch:
-    """Run a sample of `samples`, evenly spaced, through the stages of a dump of `plan`.
+    """Run a sample of the rows of `planned`, evenly spaced, through the stages of its dump.
 
     beside: the cache; the scratch folder is made in the nearest folder above it that exists. Raises
     InputError if no video of the sample decodes.
     """
+    plan, counts = planned.plan, planned.counts
     torch.set_num_threads(plan.execution["threads"])
-    decoded = decoded_sample(plan, samples, limits)
+    own = samples.videos[counts.first_video :][: counts.videos] if "videos" in planned.phases else ()
+    decoded = decoded_sample(plan, own or samples.videos[:LEAST], limits)
     videos = decoded.videos
-    rows = sample_rows(len(samples.texts), sample_size(len(samples.texts), plan.execution["batch_texts"]))
-    texts = [samples.texts[row].text for row in rows]
+    rows = samples.texts[counts.first_text :][: counts.texts] or samples.texts[:LEAST]
+    size = sample_size(len(rows), plan.execution["batch_texts"])
+    texts = [rows[row].text for row in sample_rows(len(rows), size)]
     with torch.inference_mode(), scratch_folder(beside) as folder:
         scratch = Path(folder)
         text_signals(teacher, texts[:1])
-        video_signals(teacher, *stacked(videos[:1]))
-        wait_for(teacher)
+        after(teacher, video_signals(teacher, *stacked(videos[:1])))
         memory = PeakMemory(teacher)
-        with Stopwatch() as forward:
-            of_videos = video_signals(teacher, *stacked(videos))
-            wait_for(teacher)
+        forward, of_videos = timed(lambda: after(teacher, video_signals(teacher, *stacked(videos))))
         batch_bytes = memory.grown() / len(videos)
-        with Stopwatch() as text_forward:
-            of_texts = text_signals(teacher, texts)
-            wait_for(teacher)
+        text_forward, of_texts = timed(lambda: after(teacher, text_signals(teacher, texts)))
         video_files = written(plan, "videos", of_videos, scratch)
         text_files = written(plan, "texts", of_texts, scratch)
         valid = np.stack([video.frame_valid for video in videos])
@@ -105,8 +104,8 @@ def measure(
         return MeasuredBatch(
             videos=len(videos),
             texts=len(texts),
-            of_video=per_row(len(videos), decoded.each_s, forward.spent, video_files),
-            of_text=per_row(len(texts), 0.0, text_forward.spent, text_files),
+            of_video=per_row(len(videos), decoded.each_s, forward, video_files),
+            of_text=per_row(len(texts), 0.0, text_forward, text_files),
             start_s=decoded.start_s,
             relevance=pairs.relevance(plan, len(texts)),
             block=pairs.block(plan),
@@ -137,11 +136,10 @@ class DecodedSample:
     process_bytes: int
 
 
-def decoded_sample(plan: TeacherPlan, samples: Samples, limits: Limits) -> DecodedSample:
-    """A batch of videos, decoded by one process; those that fail are left out."""
-    count = sample_size(len(samples.videos), plan.execution["batch_videos"])
-    rows = sample_rows(len(samples.videos), count)
-    chosen = [samples.videos[row] for row in rows]
+def decoded_sample(plan: TeacherPlan, own: Sequence[Video], limits: Limits) -> DecodedSample:
+    """A batch of the videos `own`, decoded by one process; those that fail are left out."""
+    count = sample_size(len(own), plan.execution["batch_videos"])
+    chosen = [own[row] for row in sample_rows(len(own), count)]
     with DecodePool(plan.view, 1, limits) as pool:
         with Stopwatch() as starting:
             first = list(pool.decode([chosen[0].path], [chosen[0].id]))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from store.layout import TeacherPlan
-from teacher_dump.estimates.device_use import wait_for
-from teacher_dump.estimates.stopwatch import Spent, Stopwatch
+from teacher_dump.estimates.device_use import after
+from teacher_dump.estimates.stopwatch import Spent, timed
 from teacher_dump.teachers.base import Teacher
 
 
@@ -42,10 +42,8 @@ class PairSample:
         if "frame_relevance" not in plan.execution["phase_of"]:
             return None
         videos, texts = self.videos(count), self.texts(count)
-        with Stopwatch() as watch:
-            self.teacher.relevance(videos, texts)
-            wait_for(self.teacher)
-        return watch.spent.times(1 / count)
+        spent, _ = timed(lambda: after(self.teacher, self.teacher.relevance(videos, texts)))
+        return spent.times(1 / count)
 
     def block(self, plan: TeacherPlan) -> Spent | None:
         """Of one block of pairs, where the teacher scores pairs."""
@@ -53,9 +51,7 @@ class PairSample:
             return None
         count_V, count_T = block_shape(plan)
         videos, texts = self.videos(count_V), self.texts(count_T)
-        with Stopwatch() as watch:
-            self.teacher.score_pairs(videos, texts).float().cpu()
-        return watch.spent
+        return timed(lambda: self.teacher.score_pairs(videos, texts).float().cpu())[0]
 
     def chosen(self, plan: TeacherPlan) -> ChosenCosts | None:
         """Of one video with one text, and with as many as are scored at once; None without such phases."""
@@ -69,10 +65,7 @@ class PairSample:
     def _call_s(self, texts: int) -> float:
         video, of_texts = self.videos(1), self.texts(texts)
         score = self.teacher.score_pairs if self.teacher.fused_width is None else self.teacher.match_pairs
-        with Stopwatch() as watch:
-            score(video, of_texts)
-            wait_for(self.teacher)
-        return watch.spent.clock_s
+        return timed(lambda: after(self.teacher, score(video, of_texts)))[0].clock_s
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from teacher_dump.estimates.measured_batch import MeasuredBatch, StageCosts
 from teacher_dump.plan import (
     CALIBRATION,
     CALIBRATION_ROWS,
+    EARLIER_PAIRS,
+    OF_TEACHER,
+    PAIRS,
     PLANNED_PHASE,
     PRECISION,
     PRECISION_ROWS,
@@ -38,10 +41,12 @@ def seconds_by_phase(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> 
         "videos": videos_s,
         "texts": texts_s,
         "relevance": relevance_s,
-        "pairs": pairs_s,
+        PAIRS: pairs_s,
+        EARLIER_PAIRS: earlier_pairs_s,
         PLANNED_PHASE: planned_s,
         TOPK_TEXTS: topk_texts_s,
         TOPK_VIDEOS: topk_videos_s,
+        OF_TEACHER: of_teacher_s,
     }
     return {
         phase: of_phase[phase](planned, batch, crew) if planned.rows_left(phase) else 0.0
@@ -97,6 +102,12 @@ def precision_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float
     return PRECISION_ROWS * (batch.of_video.decode_s / crew.decoders + FORWARDS * forward_s)
 
 
+def of_teacher_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """Its numbers are there, they are only written."""
+    numbers = (math.prod(spec.sizes.values()) for spec in planned.plan.signals if spec.is_of_teacher)
+    return stored_s(batch, 4 * sum(numbers))
+
+
 def stored_s(batch: MeasuredBatch, count: float) -> float:
     """Of encoding and writing `count` bytes, as fast as the sample was."""
     cost = batch.of_video
@@ -110,13 +121,23 @@ def relevance_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float
 
 
 def pairs_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """Of its videos with all texts."""
+    return dense_s(planned, batch, crew, PAIRS, planned.counts.first_text + planned.counts.texts)
+
+
+def earlier_pairs_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:
+    """Of the videos that were there before with its texts."""
+    return dense_s(planned, batch, crew, EARLIER_PAIRS, planned.counts.texts)
+
+
+def dense_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew, phase: str, texts: int) -> float:
     """Blocks of videos x texts, task by task, and their logits written."""
     assert batch.block is not None
-    tasks, (videos, texts) = planned.shards_left("pairs"), batch.block_shape
-    rows = planned.rows_left("pairs")
-    blocks = rows / videos * math.ceil(planned.counts.texts / texts)
-    whole = blocks * batch.block.clock_s + stored_s(batch, 2 * rows * planned.counts.texts)
-    return whole / min(crew.workers, tasks)
+    videos_at_once, texts_at_once = batch.block_shape
+    rows = planned.rows_left(phase)
+    blocks = rows / videos_at_once * math.ceil(texts / texts_at_once)
+    whole = blocks * batch.block.clock_s + stored_s(batch, 2 * rows * texts)
+    return whole / min(crew.workers, planned.shards_left(phase))
 
 
 def planned_s(planned: PlannedDump, batch: MeasuredBatch, crew: Crew) -> float:

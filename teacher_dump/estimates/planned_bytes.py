@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from store.calibration import PROJECTION_BASIS, PROJECTION_MEAN, fitted_names
 from store.durable import canonical_json
-from store.encodings import BOOL, INT32
+from store.encodings import BOOL, FLOAT32, INT32
 from store.inputs.samples import Samples
 from store.inputs.view import View
 from store.kept_pixels import BLOCK_BYTES, PIXEL_JPEG, KeptPixels
@@ -76,7 +76,7 @@ def signal_bytes(
     return (
         sum(array_bytes(array, written) for array in arrays)
         + fitted_bytes(spec, full_width)
-        + (STATED_EXACTNESS if spec.encoding in (BOOL, INT32) else STATED_ERRORS)
+        + (STATED_EXACTNESS if spec.encoding in (BOOL, FLOAT32, INT32) else STATED_ERRORS)
     )
 
 
@@ -100,12 +100,15 @@ def view_bytes(
     return total + videos * (sum(facts.values()) + ROUTE_BYTES) + (len(facts) + 2) * COLUMN_JSON
 
 
-def tables_bytes(samples: Samples) -> int:
-    """Of videos/, texts/ and splits/."""
-    ids = sum(len(video.id.encode()) for video in samples.videos)
-    texts = sum(len(text.text.encode()) for text in samples.texts)
-    splits = [(len(split.video), len(split.text)) for split in samples.splits.values()]
-    return ids + texts + fixed_table_bytes(len(samples.videos), len(samples.texts), splits)
+def tables_bytes(samples: Samples, first_video: int = 0, first_text: int = 0) -> int:
+    """Of videos/, texts/ and splits/, of the rows from `first_video` and `first_text` on."""
+    videos, texts = samples.videos[first_video:], samples.texts[first_text:]
+    strings = sum(len(video.id.encode()) for video in videos) + sum(len(t.text.encode()) for t in texts)
+    splits = [
+        (int((split.video >= first_video).sum()), int((split.text >= first_text).sum()))
+        for split in samples.splits.values()
+    ]
+    return strings + fixed_table_bytes(len(videos), len(texts), splits)
 
 
 def assumed_tables_bytes(videos: int, texts: int) -> int:

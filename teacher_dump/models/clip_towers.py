@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
+from store.encodings import FLOAT32
 from store.errors import InputError
+from store.signals import VISION_HEAD, SignalSpec
 
 CLIP_HEAD_WIDTH = 64
 
@@ -147,6 +149,24 @@ def encode_frames(
         for parts in zip(found["image_intermediates_prefix"], found["image_intermediates"], strict=True)
     )
     return found["image_features"], dict(zip(sorted(layers), tokens, strict=True))
+
+
+def vision_head(visual: VisionTransformer) -> Tensor:
+    """What stands behind the last block [P, width] float32: weight and bias of the last norm, then the
+    projection, a row for each of its outputs (P = 2 + embed_dim)."""
+    norm, projection = visual.ln_post, visual.proj.T
+    return torch.cat((torch.stack((norm.weight, norm.bias)), projection)).detach().float()
+
+
+def head_specs(visual: VisionTransformer, layers: Sequence[int]) -> tuple[SignalSpec, ...]:
+    """Of `vision_head`, where the tapped `layers` reach the tower's end and [CLS] goes on from there."""
+    if not layers or max(layers) != len(visual.transformer.resblocks) - 1:
+        return ()
+    pools_cls = visual.pool_type == "tok" and visual.attn_pool is None
+    if not pools_cls or visual.proj is None or not isinstance(visual.ln_post, nn.LayerNorm):
+        return ()
+    width, joint = visual.proj.shape
+    return (SignalSpec(VISION_HEAD, {"P": 2 + joint, "D": width}, FLOAT32),)
 
 
 def encode_words(towers: CLIP, ids_BW: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,18 @@ from torch import Tensor, nn
 
 from store.encodings import BOOL
 from store.errors import InputError
+from store.identity import PLUGIN
 from store.inputs.view import View
-from store.signals import SignalSpec
+from store.signals import VISION_HEAD, SignalSpec
 from teacher_dump.checkpoints import weights_digest
-from teacher_dump.models.clip_towers import TowerSizes, encode_frames, encode_words, to_pixels
+from teacher_dump.models.clip_towers import (
+    TowerSizes,
+    encode_frames,
+    encode_words,
+    head_specs,
+    to_pixels,
+    vision_head,
+)
 from teacher_dump.models.tokens import Tokenizer
 from teacher_dump.teachers.base import DTYPES, FLOAT32, Teacher, TeacherOptions
 
@@ -39,6 +47,12 @@ class FrozenTeacher(Teacher):
         if self._digest is None:
             self._digest = weights_digest(self.model)
         return {"weights_sha256": self._digest, "dtype": self.dtype, **self._described}
+
+    def stored_as(self, name: str) -> FrozenTeacher:
+        """The same under another name in the cache; its identity tells which teacher it is."""
+        other = copy.copy(self)
+        other.name, other._described = name, {**self._described, PLUGIN: self.name}
+        return other
 
     def parameters(self) -> int:
         """How many numbers its weights are."""
@@ -125,10 +139,14 @@ class TowersTeacher(FrozenTeacher):
                 )
                 for layer in self.layers
             ),
+            *head_specs(model.clip.visual, self.layers),
             SignalSpec("text_embedding", {"D": sizes.embed_dim}),
             SignalSpec("word_embedding", {"W": tokenizer.words, "D": sizes.embed_dim}),
             SignalSpec("word_valid", {"W": tokenizer.words}, BOOL),
         )
+
+    def of_itself(self) -> dict[str, Tensor]:
+        return {VISION_HEAD: vision_head(self.model.clip.visual)}
 
     def pixels(self, frames_BMYXC: Tensor, frame_valid_BM: Tensor, device: torch.device) -> Tensor:
         """Normalised [B * M, C, Y, X]; a missing frame is zero after that, as in the official loaders."""

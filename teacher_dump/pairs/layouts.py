@@ -24,7 +24,7 @@ from store.inputs.samples import Samples
 from store.layout import check_path_name
 from store.pair_scores import DENSE, FACTORED, PLANNED, TOPK
 from store.planned_topk import FUSED, INDEX, MISMATCH, SCORE, TEXTS_OF_VIDEO, VIDEOS_OF_TEXT, topk_signal
-from store.signals import SignalSpec
+from store.signals import SignalSpec, plan_of
 
 LOGITS = "video_text_logits"
 CHOICES = (DENSE, PLANNED, TOPK, FACTORED)
@@ -202,6 +202,11 @@ def _topk_specs(attributes: Mapping[str, Any], topk: int, two_logits: bool) -> l
         for part in (SCORE, *([MISMATCH] if two_logits else [])):
             found.append(SignalSpec(f"topk_scores/{way}_{part}", sizes, attributes=attributes))
     return found
+
+
+def is_of_all_rows(spec: SignalSpec) -> bool:
+    """Whether a signal is made from all rows at once: batches drawn from them, the best K of them."""
+    return plan_of(spec.name) is not None or spec.name.startswith("topk_scores/")
 
 
 def rows_of_split(samples: Samples, split: str) -> tuple[np.ndarray, np.ndarray]:

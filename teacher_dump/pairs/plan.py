@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from store.cache_state import CacheState
 from store.errors import InputError
 from store.parts import FIRST, Part
 from store.signals import SignalSpec
@@ -13,12 +14,13 @@ from teacher_dump.pairs.layouts import (
     LOGITS,
     BatchOptions,
     competing_splits,
+    is_of_all_rows,
     most_candidates,
     rows_of_split,
 )
 from teacher_dump.pairs.memory import memory_for_pairs, pair_block
 from teacher_dump.pairs.shortlist import shortlist_identity
-from teacher_dump.plan import PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS, PlanSource
+from teacher_dump.plan import PLANNED_PHASE, TOPK_TEXTS, TOPK_VIDEOS
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 
@@ -29,21 +31,19 @@ PAIRS_OF_A_TASK = 1 << 19
 
 @dataclass(frozen=True)
 class PairPlan:
-    """signals: all that the teacher stores. execution: what a resume repeats, plain JSON. most_rows: of a
-    task, by phase, where pairs are so dear that a shard would be too much work to lose.
-    """
+    """signals: all that the teacher stores. execution: what a resume repeats, plain JSON."""
 
     signals: tuple[SignalSpec, ...]
     execution: Mapping[str, Any]
-    most_rows: Mapping[str, int]
 
 
-def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings, part: Part = FIRST) -> PairPlan:
-    """From what the user said; what an earlier run of this `part` of the dump fixed about memory stays fixed.
+def plan_pairs(writer: CacheState, teacher: Teacher, settings: DumpSettings) -> PairPlan:
+    """From what the user said.
 
     Raises InputError for options that do not fit the teacher or the dataset, and as `shortlist_identity`.
     """
-    options, samples = settings.pairs, writer.samples
+    # Batches and rankings are never of appended rows.
+    options, samples = settings.pairs, writer.samples_of(FIRST)
     stored = settings.storage.applied(teacher.signals, teacher.pair_inputs)
     options.layout_of(stored)
     shortlist = shortlist_identity(writer.root, teacher.name, options.shortlist) if options.chooses else None
@@ -62,18 +62,16 @@ def plan_pairs(writer: PlanSource, teacher: Teacher, settings: DumpSettings, par
         "topk": topk,
         "shortlist": shortlist,
         "fused_cls": options.fused_cls,
-        **_memory(writer, teacher, settings, part),
     }
-    return PairPlan(signals, told, _most_rows(teacher, told, rows_up_to(writer, part)[1]))
+    return PairPlan(signals, told)
 
 
 def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dict[str, Any]:
-    """What a part of a teacher repeats of `PairPlan.execution`: plans and rankings that it stores, blocks."""
+    """What a part of a teacher repeats of `PairPlan.execution`: plans, rankings where it stores them."""
     planned = any(spec.row_axis == "S" for spec in signals)
     ranked = any(spec.name.startswith("topk_scores/") for spec in signals)
-    scored = planned or ranked or any(spec.name == LOGITS for spec in signals)
     return {
-        **{name: value for name, value in told.items() if scored or name not in BLOCK},
+        **told,
         "plan": told["plan"] if planned else None,
         "topk": told["topk"] if ranked else None,
         "shortlist": told["shortlist"] if planned or ranked else None,
@@ -81,7 +79,23 @@ def pairs_of_part(told: Mapping[str, Any], signals: Sequence[SignalSpec]) -> dic
     }
 
 
-def rows_up_to(writer: PlanSource, part: Part) -> tuple[int, int]:
+def pairs_of_finished(told: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished part has `stored`, with what is told now of the same things.
+
+    Another plan, top-k or shortlist than it has is of signals that are to be added beside it.
+    """
+    again = {name: told[name] for name in BLOCK if name in told and name in stored}
+    if told["plan"] and stored["plan"] and told["plan"]["name"] == stored["plan"]["name"]:
+        again["plan"] = told["plan"]
+    return {**stored, **again}
+
+
+def scores_pairs(signals: Sequence[SignalSpec]) -> bool:
+    """Whether one of `signals` is made by scoring pairs."""
+    return any(spec.name == LOGITS or is_of_all_rows(spec) for spec in signals)
+
+
+def rows_up_to(writer: CacheState, part: Part) -> tuple[int, int]:
     """Videos and texts of the segment of `part` and of those before it: all that it scores.
 
     Rows that were appended later don't count, so that a teacher's plan is the same before and after them.
@@ -90,14 +104,12 @@ def rows_up_to(writer: PlanSource, part: Part) -> tuple[int, int]:
     return counts.first_video + counts.videos, counts.first_text + counts.texts
 
 
-def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings, part: Part) -> dict[str, Any]:
+def block_of_part(writer: CacheState, teacher: Teacher, settings: DumpSettings, part: Part) -> dict[str, int]:
     """block_videos x block_texts scored at once, and strip_videos whose logits with all texts are held
-    (`video_text_logits`); {} for who scores no pairs.
+    (`video_text_logits`); what an earlier run of the part fixed stays fixed.
 
     The memory itself is no part of the plan: what is free on a machine makes no other labels where all fits.
     """
-    if LOGITS not in {spec.name for spec in teacher.signals}:
-        return {}
     wanted_mb, earlier = settings.pairs.memory_mb, writer.stored_plan(teacher.name, part)
     if wanted_mb is None and earlier is not None:
         return {name: size for name, size in earlier.execution["pairs"].items() if name in BLOCK}
@@ -109,7 +121,11 @@ def _memory(writer: PlanSource, teacher: Teacher, settings: DumpSettings, part: 
     return dict(zip(BLOCK, (videos, texts, min(strip, all_videos)), strict=True))
 
 
-def _most_rows(teacher: Teacher, told: Mapping[str, Any], texts: int) -> dict[str, int]:
+def most_rows_of_tasks(teacher: Teacher, told: Mapping[str, Any], texts: int) -> dict[str, int]:
+    """Of a task, by phase, where pairs are so dear that a shard would be too much work to lose.
+
+    told: what the part repeats of its pairs. texts: that each video is scored with.
+    """
     if teacher.fused_width is None:
         return {}
     pairs_of_a_row = {"pairs": texts}

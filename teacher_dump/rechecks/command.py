@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.card import write_card
 from store.cli import HelpFormatter, add_debug, at_least_one
 from store.durable import canonical_json, read_json, write_file
 from store.errors import InputError
+from store.identity import PLUGIN
 from store.inputs.datasets import dataset_names, load_dataset
 from store.lookup import check_name, plugin_names
 from store.reader import Cache, open_cache
@@ -59,7 +61,8 @@ def add_command(commands: Any) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     cache = open_cache(arguments.cache)
     reader = cache.teacher(chosen_teacher(cache, arguments.teacher))
-    check_name("teacher", reader.name, plugin_names(teachers))
+    plugin = str(reader.identity.get(PLUGIN, reader.name))
+    check_name("teacher", plugin, plugin_names(teachers))
     paths = video_files(cache, arguments.dataset, arguments.data)
 
     from store.inputs.decode_pool import Limits
@@ -69,9 +72,10 @@ def execute(arguments: argparse.Namespace) -> int:
     limits = Limits(arguments.time_limit, arguments.memory_limit_mb)
     settings = RecheckSettings(arguments.sample, arguments.seed, arguments.decoders, limits)
     asked = as_dumped(arguments, reader)
-    teacher = load_teacher(reader.name, teacher_options(asked, parse_layers(asked.layers)))
+    teacher = load_teacher(plugin, teacher_options(asked, parse_layers(asked.layers)), reader.name)
     found = recheck(reader, teacher, paths, settings)
     path = write_report(cache, found)
+    write_card(cache.path)
     print("\n".join(lines(found, cache)))
     print(f"written to {path}")
     return 0 if found.holds else 1

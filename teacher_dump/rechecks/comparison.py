@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-VIDEOS, TEXTS, PAIRS = "videos", "texts", "pairs"
+VIDEOS, TEXTS, PAIRS, ITSELF = "videos", "texts", "pairs", "teacher"
 FAINT = 0.01
 """A row shorter than this share of the longest is held to the longest: next to nothing has no direction."""
 
@@ -17,8 +17,8 @@ FAINT = 0.01
 class Comparison:
     """Stored rows of one signal against the same rows computed anew, which come in pieces.
 
-    of: VIDEOS, TEXTS or PAIRS, what it is computed from. tolerance: relative L2 difference that a row may
-    show. rank_agreement: share of stored neighbours, best first, that the teacher ranks in the same order;
+    of: VIDEOS, TEXTS, PAIRS or ITSELF, what it is computed from. tolerance: relative L2 difference that a row
+    may show. rank_agreement: share of stored neighbours, best first, that the teacher ranks alike;
     None for a signal that ranks nothing.
     """
 

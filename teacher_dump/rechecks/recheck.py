@@ -22,7 +22,7 @@ from store.reduction import kept_tokens
 from store.seen_frames import SeenView
 from store.signals import ALL_TOKENS, SignalSpec
 from teacher_dump.forward import stacked, text_signals, video_signals
-from teacher_dump.rechecks.comparison import TEXTS, VIDEOS, Comparison
+from teacher_dump.rechecks.comparison import ITSELF, TEXTS, VIDEOS, Comparison
 from teacher_dump.rechecks.pairs import compare_pairs
 from teacher_dump.rechecks.stored_comparison import new_comparison, take
 from teacher_dump.rechecks.suspicion import Suspicion, suspicions
@@ -106,7 +106,7 @@ def recheck(
         videos=videos.tolist(),
         texts=texts.tolist(),
         other_frames=other_frames,
-        comparisons=[*of_videos, *of_texts, *of_pairs],
+        comparisons=[*of_videos, *of_texts, *of_pairs, *compare_itself(reader, teacher)],
         identity={name: (was, now) for name, was, now in differences(stored, found)},
     )
 
@@ -143,7 +143,7 @@ def require_same_shapes(reader: TeacherReader, teacher: Teacher) -> None:
     """Raise IdentityError naming a stored feature that `teacher` does not emit, or in another shape."""
     emitted = {spec.name: spec for spec in teacher.signals}
     for spec in reader.signals.values():
-        if not (is_of_videos(spec) or is_of_texts(spec)):
+        if not (is_of_videos(spec) or is_of_texts(spec) or spec.is_of_teacher):
             continue
         if spec.name not in emitted:
             raise IdentityError(
@@ -191,6 +191,15 @@ def compare_videos(
         if batch:
             encode()
     return other, found
+
+
+def compare_itself(reader: TeacherReader, teacher: Teacher) -> list[Comparison]:
+    """The comparison of every signal that tells of the teacher itself."""
+    found = [new_comparison(reader, s.name, ITSELF) for s in reader.signals.values() if s.is_of_teacher]
+    for comparison in found:
+        fresh = teacher.of_itself()[comparison.signal].cpu().numpy()
+        take(comparison, reader, np.arange(len(fresh)), fresh)
+    return found
 
 
 def compare_texts(reader: TeacherReader, teacher: Teacher, rows: np.ndarray) -> list[Comparison]:

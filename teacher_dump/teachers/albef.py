@@ -24,7 +24,7 @@ from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.models.open_clip_models import scalar
 from teacher_dump.models.tokens import Tokenizer
 from teacher_dump.models.wordpiece import SPECIAL, read_vocabulary, wordpiece_tokenizer
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.base import OF_CLASSES, OF_OPEN_CLIP, TeacherCard, TeacherOptions
 
 WORDS = 30
 MOMENTUM = "momentum"
@@ -145,9 +145,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without weights or vocabulary, InputError if they do not fit.
     """
-    options.refuse(
-        "albef", "architecture", "pretrained", "classes", "features", "prompts", "learned_prompt", "words"
-    )
+    options.refuse("albef", *OF_OPEN_CLIP, *OF_CLASSES, "words")
     options.check_variant("albef", (MOMENTUM,))
     momentum = MOMENTUM in options.variant
     state = own_state(

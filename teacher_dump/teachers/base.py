@@ -81,6 +81,11 @@ class TeacherOptions:
                 raise InputError(f"teacher {teacher!r} has no variant {word!r}; {there}")
 
 
+OF_CLASSES = ("classes", "features", "prompts", "learned_prompt")
+OF_OPEN_CLIP = ("architecture", "pretrained")
+"""Options that a teacher refuses if it makes no classifier, or reads its sizes off a file."""
+
+
 @dataclass(frozen=True)
 class TeacherCard:
     """What `python -m teacher_dump teachers` tells of a teacher and no tensor does.
@@ -131,6 +136,10 @@ class Teacher(ABC):
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Signals with row axis T but `frame_relevance`: [B, ...]."""
+
+    def of_itself(self) -> dict[str, Tensor]:
+        """Signals with row axis P, whole: what a student goes on from that no video shows."""
+        return {}
 
     def score_pairs(self, videos: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Tensor:
         """Logits [V, T] of every video against every text, logit_scale included.

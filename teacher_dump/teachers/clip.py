@@ -18,7 +18,7 @@ from store.encodings import BOOL
 from store.errors import InputError
 from store.inputs.view import SQUASH, UNIFORM, View
 from store.lookup import check_name
-from store.signals import SignalSpec
+from store.signals import VISION_HEAD, SignalSpec
 from teacher_dump.checkpoints import seeded
 from teacher_dump.models import tokens
 from teacher_dump.models.clip_towers import (
@@ -27,7 +27,9 @@ from teacher_dump.models.clip_towers import (
     check_layers,
     default_layers,
     encode_frames,
+    head_specs,
     to_pixels,
+    vision_head,
 )
 from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.models.open_clip_models import (
@@ -41,7 +43,7 @@ from teacher_dump.models.open_clip_models import (
     widths,
     with_weights,
 )
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.base import OF_CLASSES, TeacherCard, TeacherOptions
 
 ARCHITECTURE = "ViT-B-32"
 FRAMES = 12
@@ -104,6 +106,7 @@ class ClipTeacher(FrozenTeacher):
                 )
                 for layer in self.layers
             ),
+            *head_specs(visual, self.layers),
             SignalSpec("text_embedding", {"D": text_width}, attributes=scale),
             *(
                 [SignalSpec("word_embedding", words), SignalSpec("word_valid", {"W": words["W"]}, BOOL)]
@@ -121,6 +124,9 @@ class ClipTeacher(FrozenTeacher):
             found = {"frame_embedding": features}
             found |= {f"vit_layers/{layer}": value for layer, value in layer_tokens.items()}
             return {name: value.unflatten(0, shape).float() for name, value in found.items()}
+
+    def of_itself(self) -> dict[str, Tensor]:
+        return {VISION_HEAD: vision_head(self.model.visual)}
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         with self.forward() as device:
@@ -144,7 +150,7 @@ def tapped_layers(visual: nn.Module, layers: Sequence[int] | None, architecture:
 
 def load(options: TeacherOptions) -> FrozenTeacher:
     """Raises UnknownNameError for architecture or tag, MissingFileError for weights that can't be had."""
-    options.refuse("clip", "vocabulary", "classes", "features", "prompts", "learned_prompt", "words")
+    options.refuse("clip", *OF_CLASSES, "vocabulary", "words")
     options.check_variant("clip", ())
     return load_towers(options, ClipTeacher).run_as(options)
 

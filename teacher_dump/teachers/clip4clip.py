@@ -19,7 +19,7 @@ from teacher_dump.models.clip4clip_model import SEQUENCE, Clip4Clip, Clip4ClipSi
 from teacher_dump.models.clip_towers import TowerSizes, choose_layers
 from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, check_words, scale_of
 from teacher_dump.models.tokens import Tokenizer, byte_pair_tokenizer
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.base import OF_CLASSES, OF_OPEN_CLIP, TeacherCard, TeacherOptions
 
 FRAMES, WORDS = 12, 32
 CARD = TeacherCard(
@@ -84,16 +84,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
-    options.refuse(
-        "clip4clip",
-        "architecture",
-        "pretrained",
-        "vocabulary",
-        "classes",
-        "features",
-        "prompts",
-        "learned_prompt",
-    )
+    options.refuse("clip4clip", *OF_OPEN_CLIP, *OF_CLASSES, "vocabulary")
     options.check_variant("clip4clip", ())
     state = read_state(
         options.checkpoint, "clip4clip", "the pytorch_model.bin of github.com/ArrowLuo/CLIP4Clip's training"

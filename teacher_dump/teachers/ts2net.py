@@ -26,7 +26,7 @@ from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, check_words
 from teacher_dump.models.tokens import byte_pair_tokenizer
 from teacher_dump.models.ts2net_model import Ts2Net, Ts2NetSizes, own_state
 from teacher_dump.models.xclip_scores import frame_relevance
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.base import OF_CLASSES, OF_OPEN_CLIP, TeacherCard, TeacherOptions
 
 FRAMES, WORDS = 12, 32
 SAMPLES, SIGMA = 500, 0.05
@@ -130,16 +130,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
-    options.refuse(
-        "ts2net",
-        "architecture",
-        "pretrained",
-        "vocabulary",
-        "classes",
-        "features",
-        "prompts",
-        "learned_prompt",
-    )
+    options.refuse("ts2net", *OF_OPEN_CLIP, *OF_CLASSES, "vocabulary")
     options.check_variant("ts2net", (NOISE_FREE, NO_SHIFT))
     state = read_state(
         options.checkpoint, "ts2net", "the pytorch_model.bin of github.com/yuqi657/ts2_net's training"

@@ -19,7 +19,7 @@ from teacher_dump.models.clip_towers import TowerSizes, choose_layers
 from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, scale_of
 from teacher_dump.models.tokens import Tokenizer, byte_pair_tokenizer
 from teacher_dump.models.xclip_scores import XClip, XClipSizes, frame_relevance
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.base import OF_CLASSES, TeacherCard, TeacherOptions
 
 OFFICIAL_TEMPERATURE = 1.0
 CARD = TeacherCard(
@@ -92,7 +92,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
         raise InputError(
             "teacher 'xclip' reads its architecture off --checkpoint; leave out --architecture/--pretrained"
         )
-    options.refuse("xclip", "vocabulary", "classes", "features", "prompts", "learned_prompt", "words")
+    options.refuse("xclip", *OF_CLASSES, "vocabulary", "words")
     options.check_variant("xclip", ())
     state = read_state(
         options.checkpoint, "xclip", "the pytorch_model.bin of github.com/xuguohai/X-CLIP's training"

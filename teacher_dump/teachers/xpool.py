@@ -15,7 +15,7 @@ from teacher_dump.models.clip_towers import TowerSizes, choose_layers
 from teacher_dump.models.frozen import FrozenTeacher, TowersTeacher, scale_of
 from teacher_dump.models.tokens import byte_pair_tokenizer
 from teacher_dump.models.xpool_model import XPool, XPoolSizes, own_state
-from teacher_dump.teachers.base import TeacherCard, TeacherOptions
+from teacher_dump.teachers.base import OF_CLASSES, OF_OPEN_CLIP, TeacherCard, TeacherOptions
 
 FRAMES, WORDS = 12, 77
 OFFICIAL_TEMPERATURE = 1.0
@@ -72,17 +72,7 @@ def load(options: TeacherOptions) -> FrozenTeacher:
 
     Raises MissingFileError without a file, InputError if it does not fit or for options of other teachers.
     """
-    options.refuse(
-        "xpool",
-        "architecture",
-        "pretrained",
-        "vocabulary",
-        "classes",
-        "features",
-        "prompts",
-        "learned_prompt",
-        "words",
-    )
+    options.refuse("xpool", *OF_OPEN_CLIP, *OF_CLASSES, "vocabulary", "words")
     options.check_variant("xpool", ())
     state = own_state(
         read_state(options.checkpoint, "xpool", "the model_best.pth of github.com/layer6ai-labs/xpool")

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import torch
 
+from store.errors import InputError
 from store.inputs.decode_pool import DecodePool, Limits
 from store.inputs.samples import Samples, Segment
 from store.layout import TeacherPlan
 from store.ledger import Commit
 from store.lock import require_writer
-from store.lookup import load_plugin
+from store.lookup import load_plugin, plugin_names
 from teacher_dump import teachers
 from teacher_dump.dump_shard import ShardDumper
+from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.plan import ShardTask
 from teacher_dump.teachers.base import Teacher, TeacherOptions
 
@@ -64,10 +66,18 @@ class DumpJob:
     segments: tuple[Segment, ...] = ()
 
 
-def load_teacher(name: str, options: TeacherOptions) -> Teacher:
-    """The teacher `name`; raises what its `load` does, and UnknownNameError."""
-    teacher: Teacher = load_plugin(teachers, "teacher", name).load(options)
-    return teacher
+def load_teacher(name: str, options: TeacherOptions, stored_as: str | None = None) -> Teacher:
+    """The teacher `name`, or under the name `stored_as`; raises what its `load` does, and UnknownNameError.
+
+    Raises InputError for another teacher's name.
+    """
+    if stored_as in (None, name):
+        teacher: Teacher = load_plugin(teachers, "teacher", name).load(options)
+        return teacher
+    if stored_as in plugin_names(teachers):
+        raise InputError(f"--name {stored_as} is a teacher of its own; store {name!r} under another name")
+    frozen: FrozenTeacher = load_plugin(teachers, "teacher", name).load(options)
+    return frozen.stored_as(str(stored_as))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What teaching costs a training step: untaught, from the cache, from memory, and by live teachers.
 
-    python -m tests.bench.bench_train [--rounds 5] [--only PART ...] [--threads 2]
+    python -m tests.bench.bench_train [--rounds N] [--only PART ...] [--threads 2]
 
 The arms are those of `train_arms`: (a) untaught, (a') taught from memory, (b) from the cache, (c) by live
 teachers. A round runs each of them in a new order. Peak memory is of processes that do nothing else. Bars:
@@ -41,8 +41,8 @@ from tests.live_teaching import LiveTeacher
 ALONE = {"info_nce": 1.0}
 TAUGHT = {"info_nce": 0.2, "coarse_pearson": 1.0, "fine_cross_entropy_mean": 2.0}
 OFFICIAL_TWO = {**TAUGHT, "coarse_pearson@second": 1.0, "fine_cross_entropy_mean@second": 2.0}
-FEED_BATCH, FEED_STEPS = 240, 100
-PEAK_STEPS = 3
+FEED_BATCH, FEED_STEPS, FEED_ROUNDS = 240, 100, 5
+PEAK_STEPS = 2
 B_32 = "ViT-B-32-quickgelu"
 Result = tuple[list[dict[str, Any]], list[Bar]]
 
@@ -63,7 +63,7 @@ def frames(folder: Path) -> tuple[Ground, Way, Way]:
     """`afa` from 12 frames of 224 x 224, ViT-B/32, taught by an X-CLIP of its own backbone."""
     teacher = opened(folder / "frames.zarr", lambda path: frame_cache(path, 6), "xclip")
     model = afa.Config(way_in="frames", temporal_layers=4)
-    return Ground(teacher, afa, 2), Way(model, ALONE), Way(model, TAUGHT)
+    return Ground(teacher, afa, 2, rounds=2), Way(model, ALONE), Way(model, TAUGHT)
 
 
 def layers(folder: Path) -> TeacherReader:
@@ -76,7 +76,7 @@ def mobile(folder: Path) -> tuple[Ground, Way, Way]:
     recipe = sab.RECIPES["clipping"]
     model: MobileConfig = replace(recipe.model, text_weights=None)
     alone = replace(model, teacher_layers=(), borders=())
-    return Ground(layers(folder), sab, 4), Way(alone, ALONE), Way(model, recipe.losses)
+    return Ground(layers(folder), sab, 2, rounds=9), Way(alone, ALONE), Way(model, recipe.losses)
 
 
 def side(folder: Path) -> tuple[Ground, Way, Way]:
@@ -87,7 +87,7 @@ def side(folder: Path) -> tuple[Ground, Way, Way]:
     recipe = side_network.RECIPES["recognition-b16-light"]
     model: SideConfig = replace(recipe.model, architecture=B_32)
     frozen = replace(recipe.model_of("untaught"), architecture=B_32)
-    ground = Ground(layers(folder), side_network, 8, steps=2, warm=3)
+    ground = Ground(layers(folder), side_network, 8, steps=2, rounds=9)
     return ground, Way(frozen, recipe.losses), Way(model, recipe.losses)
 
 
@@ -109,11 +109,11 @@ def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, fl
         return {"(c) live CLIP4Clip of ViT-B/32": (ground.live(taught, [teacher]), 1.2)}
     if part == "side_network":
         live = Way(replace(taught.model, way_in=LIVE), taught.losses)
-        return {"(c) live ViT-B/32": (ground.resident(live), 1.2)}
+        return {"(c) live ViT-B/32": (replace(ground, steps=1, warm=0).resident(live), 1.2)}
     return {}
 
 
-def taught_part(part: str, folder: Path, rounds: int, threads: int) -> Result:
+def taught_part(part: str, folder: Path, rounds: int | None, threads: int) -> Result:
     """The arms of one student, and what they are held to."""
     ground, alone, taught = GROUNDS[part](folder)
     live = live_arms(part, ground, taught)
@@ -123,7 +123,7 @@ def taught_part(part: str, folder: Path, rounds: int, threads: int) -> Result:
         CACHED: ground.cached(taught),
         **{name: arm for name, (arm, _) in live.items()},
     }
-    measured = Measured.of(arms, rounds, ground.batch)
+    measured = Measured.of(arms, rounds or ground.rounds, ground.batch)
     memory = peaks(part, folder, threads)
     resident, cached = (row["peak MB"] for row in memory)
     cost = measured.ratio(CACHED, RESIDENT)
@@ -182,16 +182,16 @@ def measured_parts(options: argparse.Namespace, folder: Path) -> Mapping[str, Re
         began = time.perf_counter()
         print(f"measuring {part} ...", end=" ", flush=True)
         if part == "feed":
-            found[part] = feed(folder, options.rounds)
+            found[part] = feed(folder, options.rounds or FEED_ROUNDS)
         else:
             found[part] = taught_part(part, folder, options.rounds, options.threads)
-        print(f"{time.perf_counter() - began:.0f} s", flush=True)
+        print(f"{time.perf_counter() - began:.0f} s", *found[part][1], sep="\n", flush=True)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="times everything is measured (%(default)s)")
+    parser.add_argument("--rounds", type=int, help="times everything is measured (default: by part, 2 to 5)")
     parser.add_argument(
         "--only", nargs="+", metavar="PART", choices=("feed", *GROUNDS), help="parts to run (default: all)"
     )

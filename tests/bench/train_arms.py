@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -76,13 +76,14 @@ class Way:
 @dataclass(frozen=True)
 class Ground:
     """What the arms of a part share: the teacher's cache, the student's module, the batch, the device; steps
-    and warm of every arm."""
+    and warm of every arm; rounds: in how many all are timed."""
 
     teacher: TeacherReader
     module: ModuleType
     batch: int
     steps: int = 1
     warm: int = 1
+    rounds: int = 5
     device: torch.device = CPU
 
     def task(self, way: Way) -> Task:
@@ -111,7 +112,8 @@ class Ground:
         return self.arm(task, (kept[number % len(kept)] for number in range(MANY)))
 
     def live(self, way: Way, teachers: Sequence[LiveTeacher]) -> Arm:
-        """From the cache comes what the student itself reads: frames and captions."""
+        """From the cache comes what the student itself reads: frames and captions. Nothing else is read
+        ahead, so no step goes by untimed."""
         task = self.task(way)
         own = [need for need in task.needs if need in (*task.student.config.needs, LOGIT_SCALE)]
 
@@ -125,7 +127,7 @@ class Ground:
             with stream.steps(0, MANY, True, self.device) as feed:
                 yield from feed
 
-        return self.arm(task, batches())
+        return replace(self, warm=0).arm(task, batches())
 
 
 def copied(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from types import ModuleType
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from store.encodings import BOOL
 from store.errors import InputError
-from store.signals import SignalSpec
+from store.signals import VISION_HEAD, SignalSpec
 from teacher_dump.models.frozen import FrozenTeacher
 from teacher_dump.pairs.memory import PeakBytes, blank_features, pair_block, reckoned_bytes
 from teacher_dump.precision import difference_to_float32
@@ -105,6 +106,20 @@ class TeacherContract:
         for told, given, rows in zip(promised, (videos, texts), (self.VIDEOS, len(TEXTS)), strict=True):
             shapes = {name: tuple(value.shape) for name, value in given.items() if name != "frame_valid"}
             assert shapes == {name: shape_of(spec, rows) for name, spec in told.items()}
+
+    def test_what_it_stores_of_itself_goes_on_from_its_last_layer(
+        self, teacher: Teacher, videos: dict[str, Tensor]
+    ) -> None:
+        """Norm and projection of the last layer's [CLS] are the frame features."""
+        if not emits(teacher, VISION_HEAD):
+            pytest.skip("this teacher stores nothing of itself")
+        (spec,) = (spec for spec in teacher.signals if spec.is_of_teacher)
+        rows_PD = teacher.of_itself()[VISION_HEAD]
+        assert rows_PD.shape == (spec.sizes["P"], spec.sizes["D"])
+        layers = [int(name.split("/")[1]) for name in videos if name.startswith("vit_layers/")]
+        cls_BMD = videos[f"vit_layers/{max(layers)}"][:, :, 0]
+        normed = functional.layer_norm(cls_BMD, cls_BMD.shape[-1:], rows_PD[0], rows_PD[1])
+        assert_same(normed @ rows_PD[2:].T, videos["frame_embedding"])
 
     def test_its_signals_are_finite_float32_or_masks_without_gradient(
         self, teacher: Teacher, videos: dict[str, Tensor], texts: dict[str, Tensor]
@@ -274,7 +289,7 @@ class TeacherContract:
         inputs = (*random_videos(teacher, self.VIDEOS), TEXTS)
         assert difference_to_float32(teacher, *inputs) == {}
         told = difference_to_float32(half, *inputs)
-        floats = {spec.name for spec in teacher.signals if spec.encoding != BOOL}
+        floats = {spec.name for spec in teacher.signals if spec.encoding != BOOL and not spec.is_of_teacher}
         assert floats <= set(told) <= floats | {"fused_cls"}
         assert all(0 <= value < 0.2 for value in told.values()), told
         assert told["text_embedding"] > 0

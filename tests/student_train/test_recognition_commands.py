@@ -24,7 +24,8 @@ SIGNALS = (
     SignalSpec("frame_embedding", {"R": 1, "M": FRAMES, "D": WIDTH}),
     SignalSpec("text_embedding", {"D": WIDTH}),
 )
-SMALL = ("--student", "text4vis", "--recipe", "demo", "--epochs", "4", "--batch-size", "12", "--seeds", "0,1")
+SMALL = ("--student", "text4vis", "--recipe", "demo-features", "--seeds", "0,1")
+SMALL += ("--epochs", "4", "--batch-size", "12", "--learning-rates", "1e-3")
 
 
 def write_class_cache(root: Path, name: str, seed: int, teacher: str = "oracle") -> Path:

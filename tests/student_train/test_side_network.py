@@ -9,11 +9,12 @@ import torch
 from torch.nn import functional
 
 from store.errors import CacheError, InputError
+from store.signals import VISION_HEAD
 from student_train.live_layers import LiveLayers
 from student_train.needs import FRAME_VALID, PIXELS
 from student_train.side_blocks import SideNetwork, SideSizes, shifted
 from student_train.side_network_model import LIVE, MEAN, RECOGNITION, TUNED, Config, Parts, SideStudent
-from student_train.side_network_sizes import side_sizes
+from student_train.side_network_sizes import joint_width, side_sizes
 from student_train.side_network_start import openai_names
 from student_train.students import side_network
 from student_train.students.base import Task
@@ -52,7 +53,10 @@ def test_the_frozen_baseline_asks_for_no_pixels_and_for_one_layer() -> None:
     recipe = side_network.RECIPES["retrieval-b16"]
     assert recipe.model.needs == ("pixels", *(f"vit_layers/{layer}" for layer in range(12)), "text")
     assert recipe.untaught_model.needs == ("vit_layers/11", "text")
-    assert replace(recipe.model, way_in=LIVE).needs == ("pixels", "text")
+    assert recipe.model.starts_from == recipe.untaught_model.starts_from == (VISION_HEAD,)
+    live = replace(recipe.model, way_in=LIVE)
+    assert live.needs == ("pixels", "text")
+    assert live.starts_from == ()
 
 
 @pytest.mark.parametrize("task", ["retrieval", RECOGNITION])
@@ -119,8 +123,8 @@ def test_token_wise_matching_word_by_word_in_float64(masked: bool) -> None:
 
 
 def test_the_demos_teacher_is_met_by_what_the_student_starts_from() -> None:
-    """Head and text tower of the shipped file: the last layer's [CLS] gives the teacher's frame features, the
-    captions its sentence features, whose words it maps onto CLIP's."""
+    """The head that it stores: the last layer's [CLS] gives its frame features. The text tower of its file:
+    captions give its sentence features, whose words it maps onto CLIP's."""
     teacher = demo_clip4clip.load(TeacherOptions())
     frames = torch.randint(256, (2, 8, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     told = teacher.encode_videos(frames, torch.ones(2, 8, dtype=torch.bool))
@@ -128,12 +132,13 @@ def test_the_demos_teacher_is_met_by_what_the_student_starts_from() -> None:
     model = side_network.RECIPES["demo-mean"].untaught_model
     config = replace(model, weights=str(shipped_weights("demo_clip4clip")))
     student = side_network.build(config, {"vit_layers/2": layer})
-    record = student.start()
+    record = {**student.start(), **student.take_over(teacher.of_itself())}
     assert torch.allclose(student.head(told["vit_layers/2"][:, :, 0]), told["frame_embedding"], atol=1e-5)
     sentence = student.encode_texts({"text": CAPTIONS})["text_embedding"]
     assert torch.allclose(sentence, teacher.encode_texts(CAPTIONS)["text_embedding"], atol=1e-5)
     assert student.log_logit_scale.exp().item() == pytest.approx(teacher.identity()["logit_scale"], rel=1e-4)
     assert {len(record[part]["sha256"]) for part in ("head", "text")} == {64}
+    assert record["head"]["signal"] == VISION_HEAD
     assert not any(parameter.requires_grad for parameter in student.head.ln_post.parameters())
 
 
@@ -235,8 +240,14 @@ TABLE_1 = {
 
 @pytest.mark.parametrize(("name", "row"), TABLE_1.items())
 def test_every_configuration_of_the_paper_is_a_recipe(name: str, row: tuple[int, int, int]) -> None:
-    model = side_network.RECIPES[name].model
+    recipe = side_network.RECIPES[name]
+    model, frozen = recipe.model, recipe.untaught_model
     assert (model.layers[-1] + 1, len(model.layers), model.width) == row
+    assert frozen.architecture == model.architecture
+    joint = {"b16": 512, "l14": 768, "e14": 1024}[name.split("-")[1]]
+    assert joint_width(frozen.architecture) == joint, "as wide as what the baseline's [CLS] is projected to"
+    # What stands behind the layers: of the cache, or of public weights, never random.
+    assert frozen.starts_from or frozen.weights
 
 
 # Table 2, tunable parameters in millions (TP), with SSV2's classifier.

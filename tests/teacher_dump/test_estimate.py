@@ -18,17 +18,18 @@ from store.signals import SignalSpec
 from store.writer import CacheWriter
 from teacher_dump.__main__ import build_parser
 from teacher_dump.dump import dump
-from teacher_dump.estimates.estimating import estimate, estimate_sizes
+from teacher_dump.estimates.estimating import estimate_sizes, estimates
 from teacher_dump.estimates.layout_table import SIZES, layout_rows
 from teacher_dump.estimates.measured_batch import MeasuredBatch, StageCosts
 from teacher_dump.estimates.payback import live_backbone, payback
 from teacher_dump.estimates.phase_seconds import pipelined_s
 from teacher_dump.estimates.planned_bytes import readable
 from teacher_dump.estimates.stopwatch import Spent
+from teacher_dump.opened_dump import OpenedDump
 from teacher_dump.pairs.costs import choose_layout, layout_costs
 from teacher_dump.pairs.layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
-from teacher_dump.planned_dump import planned_dump
+from teacher_dump.planned_dump import planned_dumps
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import demo, xclip
 from teacher_dump.teachers.base import TeacherOptions
@@ -46,6 +47,12 @@ def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     colour_samples(folder)
     return folder
+
+
+def estimate(root, samples, teacher, settings, workers=1):
+    """Of a dump of one part."""
+    (found,) = estimates(root, OpenedDump(samples, teacher, settings, SERIAL, {}), workers)
+    return found
 
 
 def stored_bytes(root, below=""):
@@ -73,7 +80,7 @@ def test_bytes_are_those_of_the_finished_cache(clips, tmp_path, teacher, storage
     settings, samples = replace(SETTINGS, storage=storage, pairs=pairs), colour_samples(clips)
     root = tmp_path / "c.zarr"
     measures = 1 if storage.pixels is not None and storage.pixels.quality else None
-    found = estimate(root, samples, teacher(), settings, SERIAL, measures)
+    found = estimate(root, samples, teacher(), settings, measures)
     assert not root.exists()
     cache = dump(root, samples, teacher(), settings, {})
     reader = cache.teacher(cache.teacher_names[0])
@@ -84,10 +91,8 @@ def test_bytes_are_those_of_the_finished_cache(clips, tmp_path, teacher, storage
 
 
 def test_seconds_memory_and_worth_are_measured_on_a_batch(clips, tmp_path):
-    found = estimate(
-        tmp_path / "c.zarr", colour_samples(clips), demo.load(TeacherOptions()), SETTINGS, SERIAL
-    )
-    assert set(found.seconds) == {"videos", "texts", "relevance", "pairs"}
+    found = estimate(tmp_path / "c.zarr", colour_samples(clips), demo.load(TeacherOptions()), SETTINGS)
+    assert set(found.seconds) == {"videos", "texts", "relevance", "pairs", "teacher"}
     assert all(seconds > 0 for seconds in found.seconds.values())
     cost = found.measured.of_video
     assert min(cost.decode_s, cost.forward.clock_s, cost.encode.clock_s, cost.write.clock_s) > 0
@@ -140,14 +145,14 @@ def test_the_planned_tasks_are_those_that_run(clips, tmp_path, monkeypatch):
     ran, commit = [], CacheWriter.commit
     monkeypatch.setattr(CacheWriter, "commit", lambda self, done: (ran.append(done.task), commit(self, done)))
     settings = replace(SETTINGS, pairs=PairOptions(plan=BatchOptions(2, 2)))
-    planned = planned_dump(tmp_path / "c.zarr", colour_samples(clips), ColourTeacher(), settings, SERIAL)
+    (planned,) = planned_dumps(tmp_path / "c.zarr", colour_samples(clips), ColourTeacher(), settings, SERIAL)
     dump(tmp_path / "c.zarr", colour_samples(clips), ColourTeacher(), settings, {})
     assert ran == [task.name for task in planned.tasks]
 
 
 def test_on_resume_it_says_what_remains(clips, tmp_path, monkeypatch):
     root, samples, teacher = tmp_path / "c.zarr", colour_samples(clips), ColourTeacher()
-    whole = estimate(root, samples, teacher, SETTINGS, SERIAL, None)
+    whole = estimate(root, samples, teacher, SETTINGS, None)
     commit, counted = CacheWriter.commit, []
 
     def stop_early(self, done):
@@ -160,14 +165,14 @@ def test_on_resume_it_says_what_remains(clips, tmp_path, monkeypatch):
         patch.setattr(CacheWriter, "commit", stop_early)
         with pytest.raises(KeyboardInterrupt):
             dump(root, samples, teacher, SETTINGS, {})
-    rest = estimate(root, samples, teacher, SETTINGS, SERIAL)
+    rest = estimate(root, samples, teacher, SETTINGS)
     assert len(rest.planned.done) == 3
     assert rest.seconds["videos"] == 0
     assert rest.seconds["pairs"] > 0
     assert rest.bytes.total == whole.bytes.total
     assert rest.bytes_left < whole.bytes_left / 2
     dump(root, samples, teacher, SETTINGS, {})
-    done = estimate(root, samples, teacher, SETTINGS, SERIAL)
+    done = estimate(root, samples, teacher, SETTINGS)
     assert done.bytes_left == 0
     assert done.seconds is None
 
@@ -200,7 +205,7 @@ def test_a_disk_on_which_nothing_fits_is_told_so(tmp_path, capsys, monkeypatch):
 def test_what_would_fit_fits(clips, tmp_path, monkeypatch):
     """The bytes of an alternative are those of a dump with its options."""
     samples, teacher = colour_samples(clips), ColourTeacher(layer=True)
-    found = estimate(tmp_path / "a.zarr", samples, teacher, SETTINGS, SERIAL, None)
+    found = estimate(tmp_path / "a.zarr", samples, teacher, SETTINGS, None)
     (pooled,) = [a for a in found.others if a.options == "--encoding vit_layers=int8 --tokens pool2x2"]
     chosen = replace(SETTINGS, storage=StorageOptions({"vit_layers": INT8}, "pool2x2"))
     dump(tmp_path / "b.zarr", samples, teacher, chosen, {})

@@ -8,20 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zarr
+from torch._subclasses.fake_tensor import FakeTensor
 
 from store.diff import diff
 from store.errors import IdentityError, InputError
 from store.info import describe, gather
 from store.inputs.samples import Split, Text, Video
 from store.kept_pixels import KeptPixels
+from store.parts import FIRST
 from store.reader import open_cache
 from store.remove import remove_teacher
 from store.verify import verify
 from store.writer import CacheWriter
 from student_train.run_folder import pinned_digests, still_read
 from teacher_dump.dump import dump
+from teacher_dump.estimates.estimating import estimates
+from teacher_dump.opened_dump import OpenedDump
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings
+from teacher_dump.workers.executors import SerialExecutor
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples, write_clip
 
 SETTINGS = DumpSettings(batch_videos=2, batch_texts=3, threads=1, shard_rows=3, decoders=1)
@@ -46,7 +51,8 @@ class CountingTeacher(ColourTeacher):
 
     def score_pairs(self, videos, texts):
         scores = super().score_pairs(videos, texts)
-        self.pairs += scores.numel()
+        # A plan looks what a block takes without computing it.
+        self.pairs += 0 if isinstance(scores, FakeTensor) else scores.numel()
         return scores
 
 
@@ -416,3 +422,39 @@ def test_removing_a_teacher_takes_its_segments_and_added_signals_along(extended,
     assert open_cache(root).teacher_names == []
     assert verify(root).faults == []
     assert len(open_cache(root).video_ids) == 10
+
+
+def parts_of(root, samples, settings=SETTINGS, teacher=None):
+    """What an extension would do and cost, without a batch."""
+    opened = OpenedDump(samples, teacher or ColourTeacher(), settings, SerialExecutor(), {})
+    return estimates(root, opened, workers=None, extend=True)
+
+
+def test_an_extension_is_estimated_by_its_new_rows_alone(first, extended, clips):
+    stored = {path: len(content) for path, content in contents(extended.path).items()}
+    before = contents(first.path)
+    (found,) = parts_of(first.path, grown(clips))
+    assert {phase: found.planned.rows(phase) for phase in found.planned.phases} == {
+        "videos": 2,
+        "texts": 3,
+        "relevance": 3,
+        "pairs": 2,
+        "earlier_pairs": 8,
+    }
+    brought = sum(size for path, size in stored.items() if path.startswith("segment-1/"))
+    assert found.bytes_left == pytest.approx(brought, rel=0.1)
+    assert "2 videos and 3 texts appended into c.zarr" in "\n".join(found.lines())
+    assert contents(first.path) == before
+    (done,) = parts_of(extended.path, grown(clips))
+    assert (done.bytes_left, done.planned.plan.part) == (0, FIRST)
+    new = parts_of(extended.path, grown(clips), teacher=ColourTeacher("bright", gain=2.0))
+    assert [part.planned.counts.videos for part in new] == [8, 2]
+
+
+@pytest.mark.slow
+def test_the_seconds_of_an_extension_are_measured_on_its_own_rows(first, clips):
+    opened = OpenedDump(grown(clips), ColourTeacher(), SETTINGS, SerialExecutor(), {})
+    (found,) = estimates(first.path, opened, extend=True)
+    assert set(found.seconds) == {"videos", "texts", "relevance", "pairs", "earlier_pairs"}
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert (found.measured.videos, found.measured.texts) == (2, 3)

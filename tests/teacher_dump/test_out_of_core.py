@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
+from dataclasses import replace
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 
 from store.errors import InputError, UnknownNameError
+from store.inputs.samples import Text
 from store.reader import open_cache
 from store.verify import verify
 from store.writer import CacheWriter
@@ -51,6 +56,55 @@ def test_a_signal_is_an_array_that_is_nan_where_a_video_failed(cache, monkeypatc
     assert np.isnan(found[BROKEN]).all()
     with pytest.raises(UnknownNameError, match="stores no signal 'frames'"):
         signal_array(cache, "colour", "frames")
+
+
+def test_the_rows_of_every_segment_are_in_the_array(own_cache, samples):
+    more = replace(samples, texts=(*samples.texts, Text("again green", 1), Text("again red", 0)))
+    before = signal_array(open_cache(own_cache), "colour", "text_embedding")
+    grown = dump(own_cache, more, ColourTeacher(layer=True), SETTINGS, {}, extend=True)
+    array, reader = signal_array(grown, "colour", "text_embedding"), grown.teacher("colour")
+    assert array.name != before.name
+    np.testing.assert_array_equal(array.compute(), reader.read("text_embedding", np.arange(10)))
+    scores, _ = reader.pair_scores(np.arange(8), np.arange(10))
+    for found in (score_array(grown, "colour"), signal_array(grown, "colour", "video_text_logits")):
+        np.testing.assert_array_equal(found.compute(), scores.astype(np.float32))
+
+
+@pytest.mark.slow
+def test_another_process_computes_the_same_from_the_path_alone(cache):
+    places, _ = top_k(score_array(cache, "colour"), 2)
+    told = statistics(signal_array(cache, "colour", "vit_layers/0"))
+    here = places.compute(scheduler="sync")
+    with dask.config.set(scheduler="processes", num_workers=1):
+        np.testing.assert_array_equal(places.compute(), here)
+        assert statistics(signal_array(cache, "colour", "vit_layers/0")) == told
+
+
+def test_the_best_k_of_a_matrix_are_found_without_holding_it():
+    """Blocks of 120 KB of a matrix of 24 MB."""
+    matrix = LargeScores((2_000, 3_000))
+    scores = da.from_array(matrix, chunks=(10, 3_000), asarray=False, name="large")
+    for axis, shape in ((1, (2_000, 5)), (0, (5, 3_000))):
+        tracemalloc.start()
+        places, best = dask.compute(*top_k(scores, 5, axis), scheduler="sync")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert places.shape == best.shape == shape
+        assert peak < 4 * 2_000 * 3_000 / 4
+        np.testing.assert_array_equal(best, np.take_along_axis(matrix[:, :], places, axis))
+
+
+class LargeScores:
+    """Scores that are made when they are asked for."""
+
+    dtype, ndim = np.dtype(np.float32), 2
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def __getitem__(self, key):
+        videos, texts = (np.arange(length)[some] for length, some in zip(self.shape, key, strict=True))
+        return np.sin(videos[:, None] * 7.0 + texts * 13.0).astype(np.float32)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

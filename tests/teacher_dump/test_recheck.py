@@ -199,8 +199,11 @@ def test_the_command_writes_its_report_beside_the_data_and_changes_no_digest(own
     assert open_cache(own).digest == digest
     assert verify(own).count == 0
     after = tree(own)
+    assert "recheck" not in after.pop("README.md").decode()
+    assert after.pop("croissant.json")
     report = json.loads(after.pop("reports/recheck.json"))
-    before.pop("reports/recheck.json", None)
+    for name in ("reports/recheck.json", "README.md", "croissant.json"):
+        before.pop(name, None)
     assert after == before
     assert report["teachers"]["demo"]["holds"]
     assert set(report["teachers"]["demo"]["signals"]) == set(open_cache(own).teacher("demo").signals)

@@ -22,7 +22,7 @@ import numpy as np
 from store.errors import InputError, MissingFileError
 from store.inputs.datasets.base import refuse_missing_videos
 from store.inputs.protocol import EQUAL_CAPTIONS, EVERY_CAPTION
-from store.inputs.samples import DatasetCard, Samples, Split, Text, Video
+from store.inputs.samples import NOT_STATED, DatasetCard, Samples, Split, Text, Video
 from store.inputs.table_file import Row, read_rows
 
 NEEDS = "a csv or jsonl with the columns video, text, split (paths of videos relative to it)"
@@ -68,7 +68,7 @@ def load(data: Path, allow_missing: bool = False) -> Samples:
     row_of = {video.id: row for row, video in enumerate(videos)}
     return Samples(
         name="table",
-        card=DatasetCard(title=data.stem, licence="not stated", source=data.name),
+        card=DatasetCard(title=data.stem, licence=NOT_STATED, source=data.name),
         videos=videos,
         texts=tuple(Text(caption.text, row_of[caption.id]) for caption in there),
         splits=splits_of(there, row_of),

@@ -1,0 +1,180 @@
+"""A cache from a stranger is only data, over the network too."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from store.durable import canonical_json, json_digest
+from store.errors import DamagedCacheError, RemoteError
+from store.remote import source
+from store.remote.pull import pull
+from store.remote.push import push
+from store.remote.selection import Wanted
+from tests.store.remote.conftest import at
+from tests.store.remote.servers import faulty_server
+
+ALL = Wanted()
+
+
+@pytest.fixture
+def served(cache, tmp_path):
+    push(cache, at(str(tmp_path / "www" / "team.zarr")))
+    with faulty_server(tmp_path / "www") as server:
+        yield server
+
+
+def rewrite_view(tmp_path, change) -> None:
+    """Change the view's manifest as its owner could: every digest up to the root's fits."""
+    root = tmp_path / "www" / "team.zarr"
+    group = root / "views/uniform_4x8/manifest.json"
+    document = json.loads(group.read_bytes())
+    change(document["objects"])
+    document["objects"].sort(key=lambda record: record["path"])
+    del document["digest"]
+    document["digest"] = json_digest(document)
+    group.write_bytes(canonical_json(document))
+    told = json.loads((root / "manifest.json").read_bytes())
+    told["groups"]["views/uniform_4x8"] = document["digest"]
+    del told["digest"]
+    told["digest"] = json_digest(told)
+    (root / "manifest.json").write_bytes(canonical_json(told))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../outside", "/etc/outside", "views/uniform_4x8/../../../outside", "views/uniform_4x8/c\\..\\x"],
+)
+def test_no_path_of_a_manifest_leads_out_of_the_copy(served, tmp_path, path):
+    rewrite_view(tmp_path, lambda objects: objects[0].update(path=path))
+    with pytest.raises(DamagedCacheError, match=r"views/uniform_4x8/manifest.json at "):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "inner" / "copy.zarr", ALL)
+    assert not any("outside" in entry.name for entry in tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bytes_told", [10, 10**14])
+def test_a_size_that_lies_is_found_without_taking_it_at_its_word(served, tmp_path, bytes_told, monkeypatch):
+    import shutil
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**15, 0, 10**15))
+    rewrite_view(tmp_path, lambda objects: objects[-2].update(bytes=bytes_told))
+    with pytest.raises(DamagedCacheError, match=r"views/uniform_4x8/.* (sha256 is another|ends at byte)"):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+    held = sum(entry.stat().st_size for entry in tmp_path.glob("copy*/**/*") if entry.is_file())
+    assert held < 10**6
+
+
+@pytest.mark.slow
+def test_an_answer_larger_than_what_was_asked_for_is_cut(served, tmp_path, monkeypatch):
+    sent = []
+
+    def flooding(handler) -> bool:
+        if not handler.path.endswith("zarr.json"):
+            return False
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        try:
+            for _ in range(2000):
+                handler.wfile.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                sent.append(65536)
+        except OSError:
+            pass
+        handler.close_connection = True
+        return True
+
+    served.fault = flooding
+    with pytest.raises(DamagedCacheError, match=r"zarr.json at .* sha256 is another"):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+    assert len(sent) < 2000 * 12
+
+
+@pytest.mark.slow
+def test_a_manifest_with_too_many_objects_is_refused(served, tmp_path, monkeypatch):
+    from store.remote import pull as pulling
+
+    monkeypatch.setattr(pulling, "MOST_OBJECTS", 50)
+    with pytest.raises(DamagedCacheError, match="lists over 50 objects"):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+    monkeypatch.setattr(pulling, "MOST_GROUPS", 1)
+    with pytest.raises(DamagedCacheError, match="names 2 groups, over 1"):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+
+
+@pytest.mark.slow
+def test_a_manifest_that_does_not_end_is_refused(served, tmp_path, monkeypatch):
+    from store.remote import states
+
+    monkeypatch.setattr(states, "JSON_BYTES", 1000)
+    monkeypatch.setattr(source, "JSON_BYTES", 1000)
+    with pytest.raises(DamagedCacheError, match=r"manifest.json at .* is larger than 1000 bytes"):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "target", ["http://localhost:1/x", "https://example.invalid/x", "file:///etc/passwd", "ftp://127.0.0.1/x"]
+)
+def test_a_redirect_to_another_host_or_protocol_is_refused(served, tmp_path, target):
+    def redirecting(handler) -> bool:
+        if "frame_embedding/c/" not in handler.path:
+            return False
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    served.fault = redirecting
+    with pytest.raises(RemoteError, match="a redirect to another host or protocol is not followed"):
+        pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+
+
+@pytest.mark.slow
+def test_a_redirect_within_the_host_is_followed(served, tmp_path):
+    def redirecting(handler) -> bool:
+        if handler.path.startswith("/moved/"):
+            handler.path = handler.path.replace("/moved/", "/team.zarr/")
+            return False
+        handler.send_response(302)
+        handler.send_header("Location", handler.path.replace("/team.zarr/", "/moved/"))
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    served.fault = redirecting
+    pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
+    assert (tmp_path / "copy.zarr").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"{}", b"nonsense", b'{"digest":"../../x"}', b"[" * 3000])
+def test_a_tag_that_names_no_digest_is_refused(served, tmp_path, content):
+    tags = tmp_path / "www" / "team.zarr" / "sharing" / "tags"
+    tags.mkdir()
+    (tags / "v1.json").write_bytes(content)
+    with pytest.raises(DamagedCacheError, match="names no digest"):
+        pull(at(f"{served.url}/team.zarr@v1"), tmp_path / "copy.zarr", ALL)
+
+
+def test_a_state_that_is_not_the_one_of_its_name_is_refused(served, cache, tmp_path):
+    states = tmp_path / "www" / "team.zarr" / "sharing" / "manifests"
+    (true,) = states.iterdir()
+    (states / f"{'1' * 64}.json").write_bytes(true.read_bytes())
+    with pytest.raises(DamagedCacheError, match="holds another state"):
+        pull(at(f"{served.url}/team.zarr@sha256:{'1' * 64}"), tmp_path / "copy.zarr", ALL)
+
+
+def test_a_link_in_a_shared_folder_is_not_followed(cache, tmp_path):
+    push(cache, at(str(tmp_path / "shared.zarr")))
+    secret = tmp_path / "secret"
+    secret.write_text("hush")
+    chunk = tmp_path / "shared.zarr" / "teachers/synthetic/text_embedding/c/0/0"
+    chunk.unlink()
+    chunk.symlink_to(secret)
+    with pytest.raises(RemoteError, match="text_embedding/c/0/0 at "):
+        pull(at(str(tmp_path / "shared.zarr")), tmp_path / "copy.zarr", ALL)

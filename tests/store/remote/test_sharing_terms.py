@@ -1,0 +1,69 @@
+"""Who may share a cache, and who vouches for one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from store.__main__ import build_parser
+from store.cli import run_cli
+from store.errors import NotShareableError, SignatureError
+from store.reader import open_cache
+from store.remote.pull import pull
+from store.remote.push import Terms, push
+from store.remote.selection import Wanted
+from store.sharing import state_terms
+from store.verify import verify
+from tests.store.remote.conftest import add_teacher, at
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A private SSH key of Anna and one of a stranger; `.pub` beside each."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed here")
+    for name in ("anna", "stranger"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(tmp_path / name)],
+            check=True,
+        )
+    return tmp_path
+
+
+def test_a_cache_whose_card_forbids_sharing_stays_at_home_unless_one_may(cache, tmp_path, capsys):
+    state_terms(cache, None, "no")
+    shared = tmp_path / "shared.zarr"
+    with pytest.raises(NotShareableError, match="--i-may"):
+        push(cache, at(str(shared)))
+    assert not shared.exists()
+    assert run_cli(build_parser(), ["push", str(cache), str(shared), "--i-may"]) == 0
+    pull(at(str(shared)), tmp_path / "copy.zarr", Wanted())
+    with pytest.raises(NotShareableError):  # what was said of it goes along
+        push(tmp_path / "copy.zarr", at(str(tmp_path / "further.zarr")))
+
+
+def test_a_signed_state_is_pulled_by_those_who_trust_its_signer(cache, keys, tmp_path, capsys):
+    shared = str(tmp_path / "shared.zarr")
+    push(cache, at(shared), Terms(key=keys / "anna"))
+    command = ["pull", shared, str(tmp_path / "copy.zarr"), "--verify"]
+    assert run_cli(build_parser(), [*command, str(keys / "anna.pub")]) == 0
+    assert "signed by anna" in capsys.readouterr().out
+    assert verify(tmp_path / "copy.zarr").count == 0
+
+
+def test_a_state_that_another_signed_or_nobody_is_refused_before_it_is_brought(cache, keys, tmp_path):
+    shared = str(tmp_path / "shared.zarr")
+    push(cache, at(shared), Terms(key=keys / "stranger"))
+    with pytest.raises(SignatureError, match="is signed by"):
+        pull(at(shared), tmp_path / "copy.zarr", Wanted(), trusted=keys / "anna.pub")
+    signed = open_cache(cache).digest
+    push(add_teacher(cache, "second"), at(shared))
+    with pytest.raises(SignatureError, match="is not signed"):
+        pull(at(shared), tmp_path / "copy.zarr", Wanted(), trusted=keys / "stranger.pub")
+    assert not list(tmp_path.glob("copy.zarr*"))
+    pulled = pull(
+        at(f"{shared}@sha256:{signed}"), tmp_path / "copy.zarr", Wanted(), trusted=keys / "stranger.pub"
+    )
+    assert pulled.digest == signed
