@@ -14,11 +14,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from store.decoded_frames import DecodedFrames
 from store.durable import write_file
 from store.errors import InputError
 from store.lookup import check_name, load_plugin
@@ -35,6 +34,9 @@ from student_train.experiment import Experiment
 from student_train.guard import require_trusted
 from student_train.run_folder import Choice, RunFolder
 from student_train.video_files import opened_videos
+
+if TYPE_CHECKING:
+    from store.decoded_frames import DecodedFrames
 
 DIRECTIONS = {"t2v": TEXT_TO_VIDEO, "v2t": VIDEO_TO_TEXT}
 SHOWN = ("R@1", "SumR")
@@ -118,7 +120,7 @@ def experiment_of(
     module = load_plugin(students, "student", configuration.run.student)
     recipe = module.ablated(configuration.recipe, row.losses)
     choice = replace(Choice.of(configuration), recipe=recipe)
-    return Experiment(cache, RunFolder(out / row.folder), choice, frames=frames)
+    return Experiment(cache, RunFolder(out / row.folder), choice, configuration.run.track, frames)
 
 
 def measured(experiment: Experiment, configuration: Configuration, label: str) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from store.cli import at_least_one
-from store.decoded_frames import DecodedFrames
 from store.reader import Cache
+
+if TYPE_CHECKING:
+    from store.decoded_frames import DecodedFrames
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,9 @@ def opened_videos(
         if options.videos is None:
             yield {}
             return
+        # Decoders are needed by nobody who trains from what a cache keeps.
+        from store.decoded_frames import DecodedFrames
+
         views = {cache.teacher(name).view.name for name in teachers}
         yield {
             view: opened.enter_context(DecodedFrames(cache, view, options.videos, options.decoders))

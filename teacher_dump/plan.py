@@ -212,18 +212,19 @@ def shard_tasks(
     """Every task but `planned_tasks`, phase by phase; `videos` always runs, since it resolves the view, but
     where signals are added to a teacher.
 
-    counts, before: {"V": videos, "T": texts} of the plan's segment, and of those before it.
+    What other tasks encode with is fitted first. counts, before: {"V": videos, "T": texts} of the plan's
+    segment, and of those before it.
     """
     part = plan.part
-    for spec in plan.signals:
-        if spec.is_of_teacher:
-            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
     wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))} - {
         PLANNED_PHASE,
         OF_TEACHER,
     }
     if part.segment == 0 and any(spec.is_calibrated for spec in plan.signals):
         yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"], part)
+    for spec in plan.signals:
+        if spec.is_of_teacher:
+            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
     if part == FIRST and plan.identity.get("dtype", "float32") != "float32":
         yield ShardTask(plan.name, PRECISION, 0, 0, PRECISION_ROWS, part)
     for phase in PHASES:
@@ -232,6 +233,9 @@ def shard_tasks(
             yield from _tasks(plan, phase, before[axis], before[axis] + counts[axis])
     if PAIRS in wanted and counts["T"]:
         yield from _tasks(plan, EARLIER_PAIRS, 0, before["V"])
+    for spec in plan.signals:
+        if spec.is_of_teacher:
+            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
 
 
 def planned_tasks(plan: TeacherPlan, steps: int) -> Iterator[ShardTask]:

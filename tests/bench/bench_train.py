@@ -31,6 +31,7 @@ from student_train.students import afa, sab, side_network
 from student_train.teachers import Teachers
 from student_train.training_rows import training_rows
 from teacher_dump.teachers import clip4clip, ts2net, xclip
+from teacher_dump.teachers.base import TeacherOptions
 from tests.bench import report
 from tests.bench.bench_side import resident_mb
 from tests.bench.report import Bar
@@ -76,7 +77,7 @@ def mobile(folder: Path) -> tuple[Ground, Way, Way]:
     recipe = sab.RECIPES["clipping"]
     model: MobileConfig = replace(recipe.model, text_weights=None)
     alone = replace(model, teacher_layers=(), borders=())
-    return Ground(layers(folder), sab, 4, rounds=3), Way(alone, ALONE), Way(model, recipe.losses)
+    return Ground(layers(folder), sab, 2, rounds=9), Way(alone, ALONE), Way(model, recipe.losses)
 
 
 def side(folder: Path) -> tuple[Ground, Way, Way]:
@@ -87,7 +88,7 @@ def side(folder: Path) -> tuple[Ground, Way, Way]:
     recipe = side_network.RECIPES["recognition-b16-light"]
     model: SideConfig = replace(recipe.model, architecture=B_32)
     frozen = replace(recipe.model_of("untaught"), architecture=B_32)
-    ground = Ground(layers(folder), side_network, 8, steps=2)
+    ground = Ground(layers(folder), side_network, 8, steps=2, rounds=9)
     return ground, Way(frozen, recipe.losses), Way(model, recipe.losses)
 
 
@@ -97,7 +98,10 @@ GROUNDS = {"features": features, "frames": frames, "sab": mobile, "side_network"
 def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, float]]:
     """(c) of a part: its arms by name, and how many times the step of (b) each takes at least."""
     if part == "frames":
-        one, second = LiveTeacher(xclip.teacher_of(x_clip(32))), LiveTeacher(ts2net.official(), role="second")
+        one, second = (
+            LiveTeacher(xclip.teacher_of(x_clip(32))),
+            LiveTeacher(ts2net.official(TeacherOptions()), role="second"),
+        )
         larger, two = LiveTeacher(xclip.teacher_of(x_clip(16))), replace(taught, losses=OFFICIAL_TWO)
         return {
             "(c) live X-CLIP of ViT-B/32": (ground.live(taught, [one]), 1.2),
@@ -109,7 +113,7 @@ def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, fl
         return {"(c) live CLIP4Clip of ViT-B/32": (ground.live(taught, [teacher]), 1.2)}
     if part == "side_network":
         live = Way(replace(taught.model, way_in=LIVE), taught.losses)
-        return {"(c) live ViT-B/32": (ground.resident(live), 1.2)}
+        return {"(c) live ViT-B/32": (replace(ground, steps=1, warm=0).resident(live), 1.2)}
     return {}
 
 
