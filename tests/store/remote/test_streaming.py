@@ -97,6 +97,7 @@ def test_after_the_first_epoch_nothing_is_fetched_again(objects, chunks, expecte
     assert objects.shard_bytes == fetched, "a later process fetches nothing either"
 
 
+@pytest.mark.slow
 def test_another_state_of_the_cache_shares_what_was_fetched(own_objects, chunks, expected):
     read_all(streamed(own_objects, chunks))
     fetched = own_objects.shard_bytes
@@ -135,6 +136,7 @@ def test_what_was_read_last_is_kept_and_what_was_read_longest_ago_is_given_up(ob
     assert objects.ranges.total() > fetched
 
 
+@pytest.mark.slow
 def test_threads_that_crowd_a_small_bound_read_what_is_right(objects, chunks, expected):
     cache = streamed(objects, chunks)
     held = tightened(cache, 64 * BLOCK)
