@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 PUBLIC = (
-    "allow_missing", "architecture", "pretrained", "checkpoint", "layers", "frames", "words", "dtype",
+    "name", "allow_missing", "architecture", "pretrained", "checkpoint", "layers", "frames", "words", "dtype",
     "variant", "vocabulary", "classes", "features", "prompt", "learned_prompt", "encoding", "tokens",
     "project", "keep_pixels", "pairs", "plan", "topk", "topk_splits", "shortlist", "fused_cls",
     "batch_videos", "batch_texts", "threads", "shard_rows", "extend",
@@ -44,9 +44,14 @@ def with_terms(samples: Samples, root: Path, arguments: argparse.Namespace) -> S
         check_dataset(stored)
         assert isinstance(stored, dict)
         card = replace(card, licence=stored["licence"], share=stored.get("share"))
-    elif licence is None and card.licence == NOT_STATED and sys.stdin.isatty() and sys.stdout.isatty():
+    elif licence is None and card.licence == NOT_STATED and in_a_terminal():
         licence = input("licence of the data, e.g. CC-BY-4.0 (empty: not stated): ").strip()
     return replace(samples, card=replace(card, licence=licence or card.licence, share=share or card.share))
+
+
+def in_a_terminal() -> bool:
+    """Whether a person is there to be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def is_finished(root: Path) -> bool:
@@ -57,10 +62,13 @@ def is_finished(root: Path) -> bool:
 def write_dump_card(
     cache: Cache, teacher: str, arguments: argparse.Namespace, default: Callable[[str], Any], restate: bool
 ) -> None:
-    """Keep how `teacher` was made, and write the card. restate: what is stated now came after the digest."""
+    """Keep how `teacher`, as the cache calls it, was made, and write the card.
+
+    restate: what is stated now came after the digest.
+    """
     if restate and (arguments.licence or arguments.share):
         state_terms(cache.path, arguments.licence, arguments.share)
-    published: TeacherCard = load_plugin(teachers, "teacher", teacher).CARD
+    published: TeacherCard = load_plugin(teachers, "teacher", arguments.teacher).CARD
     command = public_options(arguments, default)
     record_made(cache.path, teacher, Made((command,), published.model, published.weights, published.licence))
     write_card(cache.path)

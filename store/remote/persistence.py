@@ -28,13 +28,19 @@ PASSING_NAMES = {
     "ClientConnectionError",  # aiohttp
     "ClientPayloadError",
     "HTTPClientError",  # botocore
+    "ConnectionError",
     "ResponseParserError",
     "IncompleteRead",
     "SSHException",  # paramiko
+    "NoValidConnectionsError",
     "TransportError",  # google-auth, httpx
     "FSTimeoutError",
 }
 """Errors of the protocols' libraries, which may not be installed, by the name of a base."""
+
+
+CLOSED = "Socket is closed"
+"""All that paramiko says of a connection that another thread found broken."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, ConnectionError | TimeoutError | EOFError):
         return True
+    if isinstance(error, OSError) and str(error) == CLOSED:
+        return True
     names = {base.__name__ for base in type(error).__mro__}
     if names & PASSING_NAMES or (isinstance(error, OSError) and error.errno in PASSING_ERRNO):
         return True
@@ -140,7 +148,7 @@ def _told(what: str, error: Exception, attempts: int, took_s: float) -> CacheErr
         )
     if is_full(error):
         return RemoteError(f"{what}: no space or quota is left ({reason}); make room, then run it again")
-    if isinstance(error, PermissionError) or status in (401, 403):
+    if isinstance(error, PermissionError) or status in (401, 403) or reason.startswith("Forbidden"):
         return RemoteError(f"{what}: permission denied ({reason}); ask its owner, or check your credentials")
     if isinstance(error, FileNotFoundError) or status == 404:
         return MissingFileError(f"{what}: is not there ({reason})")

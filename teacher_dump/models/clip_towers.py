@@ -160,10 +160,10 @@ def vision_head(visual: VisionTransformer) -> Tensor:
 
 def head_specs(visual: VisionTransformer, layers: Sequence[int]) -> tuple[SignalSpec, ...]:
     """Of `vision_head`, where the tapped `layers` reach the tower's end and [CLS] goes on from there."""
-    goes_on = (
-        visual.proj is not None and isinstance(visual.ln_post, nn.LayerNorm) and visual.pool_type == "tok"
-    )
-    if not layers or max(layers) != len(visual.transformer.resblocks) - 1 or not goes_on:
+    if not layers or max(layers) != len(visual.transformer.resblocks) - 1:
+        return ()
+    pools_cls = visual.pool_type == "tok" and visual.attn_pool is None
+    if not pools_cls or visual.proj is None or not isinstance(visual.ln_post, nn.LayerNorm):
         return ()
     width, joint = visual.proj.shape
     return (SignalSpec(VISION_HEAD, {"P": 2 + joint, "D": width}, FLOAT32),)

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from store.__main__ import main as store
+from store.__main__ import build_parser
+from store.cli import run_cli
 from store.reader import open_cache
 from student_train.__main__ import main
 from tests.store.remote.range_server import RangeServer
 from tests.store.remote.told_objects import forget
 
 pytest.importorskip("aiohttp")
-QUICK = (
-    *("--epochs", "2", "--batch-size", "16", "--seeds", "0"),
-    *("--recipe", "demo", "--learning-rates", "0.003"),
-)
+QUICK = ("--epochs", "1", "--batch-size", "16", "--seeds", "0", "--recipe", "demo")
+ONE_RATE = ("--learning-rates", "0.003")
 
 
 @pytest.fixture
@@ -35,6 +34,10 @@ def chunks(tmp_path, monkeypatch):
     forget(folder)
 
 
+def store(arguments: list[str]) -> int:
+    return run_cli(build_parser(), arguments)
+
+
 def results(run: Path) -> dict:
     return json.loads((run / "results.json").read_text())
 
@@ -43,9 +46,9 @@ def test_a_url_is_trained_from_pinned_and_evaluated_again(server, chunks, learna
     url = f"{server.url}/{learnable_path.name}"
     digest = open_cache(learnable_path).digest
     streamed, local = tmp_path / "streamed", tmp_path / "local"
-    assert main(["train", f"{url}@sha256:{digest}", "--out", str(streamed), *QUICK]) == 0
+    assert main(["train", f"{url}@sha256:{digest}", "--out", str(streamed), *QUICK, *ONE_RATE]) == 0
     assert json.loads((streamed / "config.json").read_text())["cache"] == f"{url}@sha256:{digest}"
-    assert main(["train", str(learnable_path), "--out", str(local), *QUICK]) == 0
+    assert main(["train", str(learnable_path), "--out", str(local), *QUICK, *ONE_RATE]) == 0
     for who in ("teacher", "untaught", "taught"):
         assert results(streamed)[who] == results(local)[who]
     assert main(["evaluate", str(streamed)]) == 0
@@ -68,7 +71,7 @@ def without_reports(teachers: dict) -> dict:
 
 def test_another_digest_than_the_url_has_is_refused(server, chunks, learnable_path, tmp_path, capsys):
     url = f"{server.url}/{learnable_path.name}@sha256:{'0' * 64}"
-    assert main(["train", url, "--out", str(tmp_path / "run"), *QUICK]) == 2
+    assert main(["train", url, "--out", str(tmp_path / "run"), *QUICK, *ONE_RATE]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -86,9 +89,9 @@ def test_a_command_that_needs_a_folder_refuses_a_url_in_one_line(command, capsys
 
 
 def test_a_dump_into_a_url_is_refused_in_one_line(capsys):
-    from teacher_dump.__main__ import main as dump
+    from teacher_dump.__main__ import build_parser as dump_parser
 
-    assert dump(["dump", "--cache", "s3://team/msrvtt.zarr"]) == 2
+    assert run_cli(dump_parser(), ["dump", "--cache", "s3://team/msrvtt.zarr"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: s3://... is a URL")
     assert error.count("\n") == 1

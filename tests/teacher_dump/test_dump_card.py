@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
 from store.inputs.samples import NOT_STATED
+from teacher_dump import dump_card
 from teacher_dump.dump_card import with_terms
 from tests.synthetic_cache import synthetic_samples, write_synthetic_cache
 
@@ -17,19 +17,12 @@ UNKNOWN = replace(SAMPLES, card=replace(SAMPLES.card, licence=NOT_STATED))
 NOTHING = Namespace(licence=None, share=None)
 
 
-class Terminal:
-    @staticmethod
-    def isatty():
-        return True
-
-
 @pytest.fixture
 def asked(monkeypatch):
     """The questions that were put to a person in a terminal, who answers CC-BY-4.0."""
     questions = []
     monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or " CC-BY-4.0 ")
-    monkeypatch.setattr(sys, "stdin", Terminal)
-    monkeypatch.setattr(sys, "stdout", Terminal)
+    monkeypatch.setattr(dump_card, "in_a_terminal", lambda: True)
     return questions
 
 

@@ -23,7 +23,7 @@ class GsEndpoint(Endpoint):
 
     def __init__(self, location: Location) -> None:
         super().__init__(location)
-        gcsfs = required("gcsfs", "gs")
+        gcsfs = required("gcsfs.core", "gs")  # not the one that asks by gRPC what kind of bucket it is
         self._fs = gcsfs.GCSFileSystem(
             skip_instance_cache=True, use_listings_cache=False, requests_timeout=SILENCE_S
         )

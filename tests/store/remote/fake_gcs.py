@@ -58,10 +58,8 @@ class FakeGcs(http.server.BaseHTTPRequestHandler):
         if query["uploadType"] == "multipart":
             boundary = re.search(r'boundary="?([^";]+)', self.headers["Content-Type"])[1].encode()
             _, told, media, _ = body.split(b"--" + boundary)
-            name = json.loads(told.split(b"\r\n\r\n" if b"\r\n\r\n" in told else b"\n\n", 1)[1])["name"]
-            separator = b"\r\n\r\n" if b"\r\n\r\n" in media.lstrip(b"\r\n") else b"\n\n"
-            body = media.split(separator, 1)[1]
-            body = body.removesuffix(b"\r\n") if body.endswith(b"\r\n") else body.removesuffix(b"\n")
+            name = json.loads(told.split(b"\n\n", 1)[1])["name"]
+            body = media.split(b"\n\n", 1)[1].removesuffix(b"\n")
         wanted = query.get("ifGenerationMatch")
         with self.server.changing:
             before = self.server.objects.get(name, (b"", 0))[1]

@@ -36,6 +36,7 @@ def url(server: http.server.HTTPServer) -> str:
     return f"{server.url}/team.zarr"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_overloaded_twice_is_asked_again(served, tmp_path):
     seen: dict[str, int] = {}
 
@@ -83,6 +84,7 @@ def test_a_connection_cut_in_the_middle_is_opened_again(served, tmp_path):
     assert verify(tmp_path / "copy.zarr").count == 0
 
 
+@pytest.mark.slow
 def test_a_pull_that_broke_goes_on_with_what_is_missing(served, cache, tmp_path):
     def refusing(handler) -> bool:
         if handler.path == LARGE:
@@ -107,6 +109,7 @@ def test_a_pull_that_broke_goes_on_with_what_is_missing(served, cache, tmp_path)
     assert verify(tmp_path / "copy.zarr").count == 0
 
 
+@pytest.mark.slow
 def test_an_object_goes_on_at_the_byte_where_it_was_cut_off(served, cache, tmp_path):
     aside = tmp_path / "copy.zarr.partial" / (LARGE.removeprefix("/team.zarr/") + ".partial")
     aside.parent.mkdir(parents=True)
@@ -124,6 +127,7 @@ def test_an_object_goes_on_at_the_byte_where_it_was_cut_off(served, cache, tmp_p
     assert verify(tmp_path / "copy.zarr").count == 0
 
 
+@pytest.mark.slow
 def test_a_rest_of_another_object_is_fetched_anew(served, tmp_path):
     aside = tmp_path / "copy.zarr.partial" / (LARGE.removeprefix("/team.zarr/") + ".partial")
     aside.parent.mkdir(parents=True)
@@ -132,6 +136,7 @@ def test_a_rest_of_another_object_is_fetched_anew(served, tmp_path):
     assert verify(tmp_path / "copy.zarr").count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["another byte", "shorter", "gone"])
 def test_an_object_that_changed_on_the_server_since_its_manifest_is_named(served, tmp_path, change):
     file = tmp_path / "www" / LARGE.removeprefix("/")
@@ -148,6 +153,7 @@ def test_an_object_that_changed_on_the_server_since_its_manifest_is_named(served
     assert not (tmp_path / "copy.zarr").exists()
 
 
+@pytest.mark.slow
 def test_slow_answers_are_waited_for(served, tmp_path):
     def slow(handler) -> bool:
         time.sleep(0.01)
@@ -158,6 +164,7 @@ def test_slow_answers_are_waited_for(served, tmp_path):
     assert verify(tmp_path / "copy.zarr").count == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent_is_given_up(served, tmp_path, monkeypatch):
     from store.remote.protocols import http as spoken
 
@@ -175,6 +182,7 @@ def test_a_server_that_falls_silent_is_given_up(served, tmp_path, monkeypatch):
     released.set()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_before_anything_is_fetched(served, tmp_path, monkeypatch):
     import shutil
     from collections import namedtuple
@@ -213,6 +221,7 @@ def test_a_local_object_that_is_damaged_is_not_pushed(cache, tmp_path):
     assert not (tmp_path / "shared.zarr" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_a_pull_beside_another_cache_is_refused(cache, served, tmp_path):
     from store.errors import IdentityError
     from tests.synthetic_cache import write_synthetic_cache

@@ -53,6 +53,7 @@ def test_no_path_of_a_manifest_leads_out_of_the_copy(served, tmp_path, path):
     assert not any("outside" in entry.name for entry in tmp_path.rglob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_told", [10, 10**14])
 def test_a_size_that_lies_is_found_without_taking_it_at_its_word(served, tmp_path, bytes_told, monkeypatch):
     import shutil
@@ -67,6 +68,7 @@ def test_a_size_that_lies_is_found_without_taking_it_at_its_word(served, tmp_pat
     assert held < 10**6
 
 
+@pytest.mark.slow
 def test_an_answer_larger_than_what_was_asked_for_is_cut(served, tmp_path, monkeypatch):
     sent = []
 
@@ -91,6 +93,7 @@ def test_an_answer_larger_than_what_was_asked_for_is_cut(served, tmp_path, monke
     assert len(sent) < 2000 * 12
 
 
+@pytest.mark.slow
 def test_a_manifest_with_too_many_objects_is_refused(served, tmp_path, monkeypatch):
     from store.remote import pull as pulling
 
@@ -102,6 +105,7 @@ def test_a_manifest_with_too_many_objects_is_refused(served, tmp_path, monkeypat
         pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
 
 
+@pytest.mark.slow
 def test_a_manifest_that_does_not_end_is_refused(served, tmp_path, monkeypatch):
     from store.remote import states
 
@@ -111,6 +115,7 @@ def test_a_manifest_that_does_not_end_is_refused(served, tmp_path, monkeypatch):
         pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["http://localhost:1/x", "https://example.invalid/x", "file:///etc/passwd", "ftp://127.0.0.1/x"]
 )
@@ -129,6 +134,7 @@ def test_a_redirect_to_another_host_or_protocol_is_refused(served, tmp_path, tar
         pull(at(f"{served.url}/team.zarr"), tmp_path / "copy.zarr", ALL)
 
 
+@pytest.mark.slow
 def test_a_redirect_within_the_host_is_followed(served, tmp_path):
     def redirecting(handler) -> bool:
         if handler.path.startswith("/moved/"):
@@ -145,6 +151,7 @@ def test_a_redirect_within_the_host_is_followed(served, tmp_path):
     assert (tmp_path / "copy.zarr").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"{}", b"nonsense", b'{"digest":"../../x"}', b"[" * 3000])
 def test_a_tag_that_names_no_digest_is_refused(served, tmp_path, content):
     tags = tmp_path / "www" / "team.zarr" / "sharing" / "tags"

@@ -59,6 +59,7 @@ def test_some_signals_read_as_in_the_whole_and_the_others_say_where_they_are(sha
         copy.read("text_embedding", rows)
 
 
+@pytest.mark.slow
 def test_scores_never_come_from_another_layout_because_the_stored_ones_were_left_out(shared, tmp_path):
     copy = part(shared, tmp_path, signals=("frame_embedding", "text_embedding"))
     with pytest.raises(MissingFileError, match="video_text_logits"):
@@ -78,6 +79,7 @@ def test_one_split_brings_the_shards_that_hold_its_rows(shared, cache, tmp_path)
     assert verify(tmp_path / "part.zarr").count == 0
 
 
+@pytest.mark.slow
 def test_layers_and_families_of_signals_are_chosen_by_name(shared, tmp_path):
     assert sorted(part(shared, tmp_path, signals=("vit_layers",)).teacher("second").signals) == [
         "vit_layers/1"
@@ -89,6 +91,7 @@ def test_layers_and_families_of_signals_are_chosen_by_name(shared, tmp_path):
         pull(at(shared), tmp_path / "other.zarr", Wanted(teachers=("nobody",)))
 
 
+@pytest.mark.slow
 def test_the_bytes_are_told_beforehand_and_nothing_is_written(shared, tmp_path, capsys):
     wanted = Wanted(teachers=("second",), signals=SIGNALS, splits=("train",))
     plan = plan_only(at(shared), tmp_path / "part.zarr", wanted)
@@ -110,6 +113,7 @@ def test_the_bytes_are_told_beforehand_and_nothing_is_written(shared, tmp_path, 
     assert held == plan.bytes
 
 
+@pytest.mark.slow
 def test_a_part_grows_to_the_whole_and_fetches_each_object_once(shared, cache, tmp_path):
     part(shared, tmp_path, teachers=("second",), signals=("frame_relevance",), splits=("train",))
     copy = part(shared, tmp_path, teachers=("second",), splits=("val",))
@@ -144,6 +148,7 @@ def test_a_teacher_is_added_to_a_part_and_pushed_without_the_objects_that_it_lac
     assert verify(tmp_path / "all.zarr").count == 0
 
 
+@pytest.mark.slow
 def test_what_a_part_lacks_is_not_dumped_into_it_again(shared, tmp_path):
     part(shared, tmp_path, teachers=("second",))
     with pytest.raises(MissingFileError, match=r"teachers/synthetic of .* is not in this partial copy"):
@@ -157,6 +162,7 @@ def test_a_part_is_not_pushed_to_where_the_rest_is_not(shared, tmp_path):
     assert not (tmp_path / "elsewhere.zarr" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_a_part_tells_in_info_what_it_lacks(shared, tmp_path, capsys):
     part(shared, tmp_path, teachers=("second",))
     assert run_cli(build_parser(), ["info", str(tmp_path / "part.zarr")]) == 0
