@@ -30,7 +30,7 @@ from student_train.evaluation.request import Request
 from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
 from student_train.guard import require_trusted
-from student_train.run_folder import Choice, RunFolder
+from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder
 from student_train.video_files import opened_videos
 
 ALL = "all"
@@ -119,6 +119,7 @@ def measured(experiment: Experiment, configuration: Configuration, shots: str) -
     print(f"-- {shots} of each class", flush=True)
     run, recipe = configuration.run, experiment.choice.recipe
     experiment.run.pin(experiment.cache, experiment.choice)
+    experiment.run.write(SETTINGS_FILE, replace(configuration, recipe=recipe).to_yaml().encode())
     selection = experiment.select_and_train(run.arms, run.seeds)
     request = Request(run.arms, run.seeds, recipe.optimizer.lr, run.evaluation)
     began = time.perf_counter()

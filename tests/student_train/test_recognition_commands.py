@@ -98,6 +98,7 @@ def test_the_table_of_few_shots_tells_every_arm_and_nothing_is_trained_twice(
 
 
 def test_each_number_of_shots_is_a_run_whose_numbers_can_be_repeated(few: Path, capsys) -> None:
+    assert "\nshots: 1\n" in (few / "shots-1" / "configuration.yaml").read_text()
     assert main(["evaluate", str(few / "shots-1")]) == 0
     assert "The same numbers" in capsys.readouterr().out
 
