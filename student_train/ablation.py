@@ -120,7 +120,7 @@ def experiment_of(
     module = load_plugin(students, "student", configuration.run.student)
     recipe = module.ablated(configuration.recipe, row.losses)
     choice = replace(Choice.of(configuration), recipe=recipe)
-    return Experiment(cache, RunFolder(out / row.folder), choice, frames=frames)
+    return Experiment(cache, RunFolder(out / row.folder), choice, configuration.run.track, frames)
 
 
 def measured(experiment: Experiment, configuration: Configuration, label: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def experiment_of(
         epochs = recipe.epochs if few_shot_epochs is None else few_shot_epochs
         recipe = replace(recipe, shots=int(shots), epochs=epochs)
     choice = replace(Choice.of(configuration), recipe=recipe)
-    return Experiment(cache, RunFolder(out / f"shots-{shots}"), choice)
+    return Experiment(cache, RunFolder(out / f"shots-{shots}"), choice, configuration.run.track)
 
 
 def measured(experiment: Experiment, configuration: Configuration, shots: str) -> dict[str, Any]:

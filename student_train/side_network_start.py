@@ -69,8 +69,7 @@ class Start:
     @classmethod
     def of(cls, architecture: str, weights: str) -> Start:
         """weights: a tag of open_clip (downloaded), or a file. Raises MissingFileError, InputError."""
-        state, _, _ = public_state(architecture, weights)
-        return cls(architecture, Path(weights).name, openai_names(state))
+        return cls(architecture, Path(weights).name, openai_names(public_state(architecture, weights)))
 
     def into_head(self, head: FrameHead) -> dict[str, Any]:
         return self._into(head, self._visual(HEAD))

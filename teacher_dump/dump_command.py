@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.card_command import add_terms
 from store.cli import HelpFormatter, add_debug
-from store.errors import CacheError
+from store.errors import CacheError, InputError
 from teacher_dump import report_command
 from teacher_dump.dump_card import is_finished, with_terms, write_dump_card
 from teacher_dump.dump_options import add_dump_options
@@ -44,6 +44,8 @@ def add_command(commands: Any) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    if arguments.json and not arguments.dry_run:
+        raise InputError("--json prints the tasks of --dry-run; say that too, or leave it out")
     path = cache_path(arguments)
     with opened_dump(arguments) as opened:
         from teacher_dump.dump import dump

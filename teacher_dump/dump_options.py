@@ -56,10 +56,8 @@ def add_dump_options(parser: argparse.ArgumentParser) -> None:
 def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", default="demo", help="demo, xclip, clip, ...")
     parser.add_argument("--checkpoint", type=Path, help="file with the teacher's weights")
-    parser.add_argument("--architecture", help="for teacher clip: a name of open_clip, e.g. ViT-B-32")
-    parser.add_argument(
-        "--pretrained", help="for teacher clip: a tag of open_clip or a file; none = random weights"
-    )
+    parser.add_argument("--architecture", help="for clip and classes: a name of open_clip, e.g. ViT-B-32")
+    parser.add_argument("--pretrained", help="for clip and classes: a tag of open_clip, a file, or random")
     parser.add_argument(
         "--layers", help="ViT blocks to store, from 0, separated by commas (default: the teacher's own)"
     )

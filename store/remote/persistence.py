@@ -28,13 +28,19 @@ PASSING_NAMES = {
     "ClientConnectionError",  # aiohttp
     "ClientPayloadError",
     "HTTPClientError",  # botocore
+    "ConnectionError",
     "ResponseParserError",
     "IncompleteRead",
     "SSHException",  # paramiko
+    "NoValidConnectionsError",
     "TransportError",  # google-auth, httpx
     "FSTimeoutError",
 }
 """Errors of the protocols' libraries, which may not be installed, by the name of a base."""
+
+
+CLOSED = "Socket is closed"
+"""All that paramiko says of a connection that another thread found broken."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ def is_passing(error: BaseException) -> bool:
     if is_full(error) or isinstance(error, PermissionError | FileNotFoundError | FileExistsError):
         return False
     if isinstance(error, ConnectionError | TimeoutError | EOFError):
+        return True
+    if isinstance(error, OSError) and str(error) == CLOSED:
         return True
     names = {base.__name__ for base in type(error).__mro__}
     if names & PASSING_NAMES or (isinstance(error, OSError) and error.errno in PASSING_ERRNO):

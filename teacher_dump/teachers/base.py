@@ -4,7 +4,9 @@ A teacher module offers three functions and a card, and nothing else is asked of
 
     load(options: TeacherOptions) -> Teacher     the real one, from a checkpoint
     tiny(seed: int) -> Teacher                   weight-free and small, for the contract tests
-    official() -> Teacher                        at its published size, for counting; built on the meta device
+    official(options: TeacherOptions) -> Teacher
+                                                 at its published size, for counting; built on the meta
+                                                 device; layers, frames and words are heeded, or refused
     CARD: TeacherCard                            where its weights are from
 """
 

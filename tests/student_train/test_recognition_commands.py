@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ SMALL = ("--student", "text4vis", "--recipe", "demo-features", "--seeds", "0,1")
 SMALL += ("--epochs", "4", "--batch-size", "12", "--learning-rates", "1e-3")
 
 
-def write_class_cache(root: Path, name: str, seed: int) -> Path:
+def write_class_cache(root: Path, name: str, seed: int, teacher: str = "oracle") -> Path:
     """Frames show the meaning of their class under noise, texts tell it: text is worth many videos."""
     count = sum(VIDEOS.values())
     bounds = np.cumsum([0, *VIDEOS.values()]).tolist()
@@ -49,7 +50,7 @@ def write_class_cache(root: Path, name: str, seed: int) -> Path:
         "shard_rows": {"V": count, "T": count, "videos": count},
     }
     identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}
-    plan = TeacherPlan("oracle", identity, View("frames", FRAMES, 8), SIGNALS, execution, {})
+    plan = TeacherPlan(teacher, identity, View("frames", FRAMES, 8), SIGNALS, execution, {})
     with CacheWriter(root, samples) as writer:
         writer.plan(plan)
         tasks = []
@@ -98,6 +99,16 @@ def test_each_number_of_shots_is_a_run_whose_numbers_can_be_repeated(few: Path, 
     assert "The same numbers" in capsys.readouterr().out
 
 
+def test_a_service_that_is_not_installed_is_told_before_the_first_shot(
+    cache: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    words = ["few-shot", str(cache), "--out", str(tmp_path / "x"), *SMALL, "--track", "trackio"]
+    assert main(words) == 2
+    assert "pip install trackio" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_student_of_captions_has_no_shots(cache: Path, tmp_path: Path, capsys) -> None:
     assert main(["few-shot", str(cache), "--out", str(tmp_path / "x"), "--student", "afa"]) == 2
     assert "which have no shots" in capsys.readouterr().err
@@ -107,14 +118,17 @@ def test_a_classifier_is_swapped_for_the_classes_that_were_left_out(
     cache: Path, tmp_path: Path, capsys
 ) -> None:
     run = tmp_path / "run"
-    told = ("--set", "classes=0,1,2,3", "--arms", "taught", "--seeds", "0")
+    told = ("--set", "classes=0,1,2,3", "--arms", "taught", "--seeds", "0", "--role", "classifier=oracle")
     assert main(["train", str(cache), "--out", str(run), *SMALL, *told]) == 0
     assert "4 classes" in capsys.readouterr().out
     assert main(["zero-shot", str(run)]) == 0
     printed = capsys.readouterr().out
     assert "2 classes that no student was trained on, 20 videos" in printed
-    other = write_class_cache(tmp_path / "other.zarr", "others", 5)
-    assert main(["zero-shot", str(run), "--cache", str(other)]) == 0
+    other = write_class_cache(tmp_path / "other.zarr", "others", 5, teacher="seer")
+    swapped = ["zero-shot", str(run), "--cache", str(other), "--teacher", "seer"]
+    assert main(swapped) == 2, "the teacher that made the classifier is not in that cache"
+    assert "unknown teacher 'oracle'" in capsys.readouterr().err
+    assert main([*swapped, "--role", "classifier=seer"]) == 0
     printed = capsys.readouterr().out
     assert "others, 6 classes" in printed
     assert "of half the classes" in printed

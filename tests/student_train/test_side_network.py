@@ -14,7 +14,7 @@ from student_train.live_layers import LiveLayers
 from student_train.needs import FRAME_VALID, PIXELS
 from student_train.side_blocks import SideNetwork, SideSizes, shifted
 from student_train.side_network_model import LIVE, MEAN, RECOGNITION, TUNED, Config, Parts, SideStudent
-from student_train.side_network_sizes import side_sizes
+from student_train.side_network_sizes import joint_width, side_sizes
 from student_train.side_network_start import openai_names
 from student_train.students import side_network
 from student_train.students.base import Task
@@ -240,8 +240,14 @@ TABLE_1 = {
 
 @pytest.mark.parametrize(("name", "row"), TABLE_1.items())
 def test_every_configuration_of_the_paper_is_a_recipe(name: str, row: tuple[int, int, int]) -> None:
-    model = side_network.RECIPES[name].model
+    recipe = side_network.RECIPES[name]
+    model, frozen = recipe.model, recipe.untaught_model
     assert (model.layers[-1] + 1, len(model.layers), model.width) == row
+    assert frozen.architecture == model.architecture
+    joint = {"b16": 512, "l14": 768, "e14": 1024}[name.split("-")[1]]
+    assert joint_width(frozen.architecture) == joint, "as wide as what the baseline's [CLS] is projected to"
+    # What stands behind the layers: of the cache, or of public weights, never random.
+    assert frozen.starts_from or frozen.weights
 
 
 # Table 2, tunable parameters in millions (TP), with SSV2's classifier.

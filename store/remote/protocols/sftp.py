@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections.abc import Sequence
+from io import BytesIO
 from stat import S_ISDIR, S_ISREG
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,6 +22,7 @@ from store.remote.location import Location
 from store.remote.protocols.base import SILENCE_S, Endpoint, Upload, Versioned, required
 
 BLOCK_BYTES = 1 << 20
+SETTLES_S = 5.0
 
 
 class SftpEndpoint(Endpoint):
@@ -33,6 +36,7 @@ class SftpEndpoint(Endpoint):
         self._root = unquote(urlsplit(location.url).path) or "/"
         self._connecting = threading.Lock()
         self._fs: Any = None
+        self._connected = 0.0
 
     @property
     def _ftp(self) -> Any:
@@ -53,12 +57,19 @@ class SftpEndpoint(Endpoint):
                 raise PermissionError(f"{error}; ssh there once, to see and accept its key") from error
             raise
         found.ftp.get_channel().settimeout(SILENCE_S)
+        self._connected = time.monotonic()
         return found
 
     def reset(self) -> None:
+        """Give the connection up, unless another thread has just opened it and it lives."""
         with self._connecting:
-            if self._fs is not None:
-                self._fs.client.close()
+            if self._fs is None:
+                return
+            transport = self._fs.client.get_transport()
+            lives = transport is not None and transport.is_active() and not self._fs.ftp.get_channel().closed
+            if lives and time.monotonic() - self._connected < SETTLES_S:
+                return
+            self._fs.client.close()
             self._fs = None
 
     def read(self, path: str, start: int, length: int) -> bytes:
@@ -95,8 +106,6 @@ class SftpEndpoint(Endpoint):
             self._ftp.posix_rename(aside, f"{self._root}/{upload.path}")
 
     def create(self, path: str, content: bytes) -> bool:
-        from io import BytesIO
-
         ftp = self._ftp
         if self._exists(path):
             return False
@@ -118,8 +127,6 @@ class SftpEndpoint(Endpoint):
         return True
 
     def overwrite(self, path: str, content: bytes) -> None:
-        from io import BytesIO
-
         aside = self._written_aside(path, BytesIO(content))
         self._ftp.posix_rename(aside, f"{self._root}/{path}")
 
@@ -129,7 +136,7 @@ class SftpEndpoint(Endpoint):
         aside = f"{folder}/{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         written = 0
         try:
-            with ftp.open(aside, "xb") as target:
+            with ftp.open(aside, "wbx") as target:
                 target.set_pipelined(True)
                 while block := source.read(BLOCK_BYTES):
                     target.write(block)

@@ -75,8 +75,9 @@ def test_a_cache_behind_nginx_is_pulled_by_pin_and_in_part(nginx, cache, tmp_pat
 def test_nginx_killed_in_the_middle_and_back_again_is_no_more_than_a_pause(nginx, tmp_path, monkeypatch):
     server, url = nginx
     remote = patiently(url)
-    restart_at(server, 30, monkeypatch, type(remote.endpoint), "read")
+    asked = restart_at(server, 30, monkeypatch, type(remote.endpoint), "read_versioned_range")
     pull(remote, tmp_path / "copy.zarr", ALL)
+    assert len(asked) > 30
     assert verify(tmp_path / "copy.zarr").count == 0
 
 
@@ -85,7 +86,7 @@ def test_a_server_that_stays_dead_is_one_line_and_the_pull_goes_on_when_it_is_ba
 ):
     server, url = nginx
     remote = at(url)
-    real = type(remote.endpoint).read
+    real = type(remote.endpoint).read_versioned_range
     asked = []
 
     def dying(self, *arguments):
@@ -94,11 +95,11 @@ def test_a_server_that_stays_dead_is_one_line_and_the_pull_goes_on_when_it_is_ba
             server.stop()
         return real(self, *arguments)
 
-    monkeypatch.setattr(type(remote.endpoint), "read", dying)
+    monkeypatch.setattr(type(remote.endpoint), "read_versioned_range", dying)
     with pytest.raises(RemoteError, match=r" at http://127.0.0.1:\d+/team.zarr: tried 3 times"):
         pull(remote, tmp_path / "copy.zarr", ALL)
     assert not (tmp_path / "copy.zarr").exists()
-    monkeypatch.setattr(type(remote.endpoint), "read", real)
+    monkeypatch.setattr(type(remote.endpoint), "read_versioned_range", real)
     server.start()
     pull(at(url), tmp_path / "copy.zarr", ALL)
     assert verify(tmp_path / "copy.zarr").count == 0
@@ -121,9 +122,10 @@ def test_sshd_killed_in_the_middle_of_a_push_and_back_again(cache, tmp_path, mon
     url = f"sftp://127.0.0.1:{server.port}{tmp_path}/served/team.zarr"
     try:
         remote = patiently(url)
-        restart_at(server, 20, monkeypatch, type(remote.endpoint), "put")
+        asked = restart_at(server, 20, monkeypatch, type(remote.endpoint), "put")
         monkeypatch.setattr(servers.Served, "stop", _with_its_connections(servers.Served.stop))
         push(cache, remote)
+        assert len(asked) > 20
         monkeypatch.undo()
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         pull(patiently(url), tmp_path / "copy.zarr", ALL)
