@@ -54,7 +54,7 @@ class StreamedShards(OpenShards):
     def read(self, numbers: np.ndarray, offsets: np.ndarray, size: int, copy: Callable[[], None]) -> None:
         """Call `copy` once what it reads is here, and again if some of it was given up meanwhile.
 
-        Bytes that `copy` finds damaged are fetched once more before that is believed.
+        Shards that `copy` finds damaged are fetched once more before that is believed.
         """
         blocks = self._blocks(numbers, offsets, size)
         fetched_again = False
@@ -70,7 +70,7 @@ class StreamedShards(OpenShards):
                     raise DamagedCacheError(f"{error} (fetched twice from {self._mirror.url})") from None
                 fetched_again = True
                 for wanted in self._wanted(blocks):
-                    self._chunks.discard(wanted.record.sha256, wanted.blocks)
+                    self._chunks.discard(wanted.record.sha256, np.arange(wanted.table.blocks))
                 continue
             if self._chunks.evictions == before:
                 return

@@ -33,7 +33,8 @@ def as_dumped(arguments: argparse.Namespace, reader: TeacherReader) -> argparse.
     """
     asked = argparse.Namespace(**vars(arguments))
     asked.teacher = plugin_of(reader)
-    told = {"frames": reader.view.frames, **told_options(asked.teacher, reader.identity)}
+    view = {name: getattr(reader.view, name) for name in ("frames", "clips", "crops")}
+    told = {**view, **told_options(asked.teacher, reader.identity)}
     for name, value in told.items():
         if not getattr(asked, name):
             setattr(asked, name, value)
