@@ -6,6 +6,7 @@ STUDENT  ?= afa
 NAMED    := $(filter-out file,$(origin DATASET))
 ifneq ($(filter demo-text4vis $(if $(filter recognition,$(TASK)),demo-side_network),$(DATASET)-$(STUDENT)),)
 override DATASET := demo_motions
+SEEDS    ?= 0
 endif
 # The demo's cache may hold several teachers. MCAD listens to two: the cross-encoder judged the best pairs of the
 # batches that are trained on.
@@ -36,7 +37,7 @@ endif
 DATA     ?= data/$(DATASET)
 CACHE    ?= caches/$(if $(filter table,$(DATASET)),$(basename $(notdir $(DATA))),$(DATASET)).zarr
 TEACHER  ?= $(if $(filter demo table,$(DATASET)),demo,xclip)
-CHECKPOINT ?= $(firstword $(wildcard weights/$(TEACHER).*))
+CHECKPOINT ?= $(firstword $(filter-out %.resume,$(wildcard weights/$(TEACHER).*)))
 # A cross-encoder pays for each pair: in the demo it scores the best of each row by the dual encoder alone.
 PAIRS    ?= $(if $(filter demo_albef,$(TEACHER)),$(if $(findstring --p,$(ARGS))$(findstring --topk,$(ARGS)),,--topk 64 --plan $(DEMO_PLAN) --fused-cls --shortlist demo))
 DEMO_PLAN := batch=100,epochs=4,seed=0,k=17

@@ -84,6 +84,9 @@ def markdown(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield escaped(summary(found))
     yield "A student is trained from it without a teacher and without the videos."
+    if found["partial"]:
+        yield ""
+        yield "This copy is partial; what it lacks, and where that lies, tells `python -m store info CACHE`."
     yield ""
     yield from _dataset(found)
     for name, teacher in found["teachers"].items():

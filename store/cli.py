@@ -38,6 +38,14 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def from_zero(text: str) -> int:
+    """A whole number from 0 to a million, for argparse."""
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST:,}")
+    return number
+
+
 def cache_place(text: str) -> Path | str:
     """Where a cache lies that is only read, for argparse: a folder as a Path, a URL as it stands."""
     return text if is_url(text) else Path(text)

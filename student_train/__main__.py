@@ -21,7 +21,7 @@ from student_train import (
 
 SHORTHANDS = (
     ("--student", "student", f"one of: {', '.join(plugin_names(students))} (default: afa)"),
-    ("--recipe", "recipe", "a recipe of the student (default: demo for the demo's teacher, else teachclip)"),
+    ("--recipe", "recipe", "a recipe of the student (default: demo for the demo's teacher, else its first)"),
     ("--teacher", "teacher", "whose signals; not needed if there is one"),
     ("--seeds", "seeds", "one training of each arm a seed (default: 0,1,2)"),
     ("--arms", "arms", "which of them to train (default: untaught,taught)"),

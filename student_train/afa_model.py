@@ -209,7 +209,7 @@ def build(config: Config, sizes: SignalSizes) -> AfaStudent:
 
 def build_with_towers(config: Config, sizes: SignalSizes) -> AfaStudent:
     """The student that comes in by frames."""
-    towers = ClipTowers.of(config.architecture, config.words, config.half)
+    towers = ClipTowers.of(config.architecture, config.words, config.half, config.weights)
     pixels, side = sizes[PIXELS], towers.image_size
     if (pixels["Y"], pixels["X"]) != (side, side):
         raise InputError(

@@ -137,11 +137,15 @@ class Checkpoints:
 
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and facts of the last sound state, None if there is none; warns of every damaged one."""
-        for step in self._steps():
+        steps = self._steps()
+        for step in steps:
             try:
                 return self._read(step)
             except (CacheError, OSError) as error:
-                warnings.warn(f"{error}; the checkpoint before it is used", RuntimeWarning, stacklevel=2)
+                way = "the checkpoint before it is used"
+                if step == steps[-1]:
+                    way = "there is none before it, so the training begins anew"
+                warnings.warn(f"{error}; {way}", RuntimeWarning, stacklevel=2)
         return None
 
     def step(self) -> int:
@@ -151,9 +155,10 @@ class Checkpoints:
 
     def _read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         document, path = read_json(self._file(step, ".json")), self._file(step, ".safetensors")
-        told = {name: value for name, value in document.items() if name != "digest"}
+        stored = document if isinstance(document, dict) else {}
+        told = {name: value for name, value in stored.items() if name != "digest"}
         content = path.read_bytes()
-        sound = document.get("digest") == json_digest(told)
+        sound = stored.get("digest") == json_digest(told)
         if not sound or hashlib.sha256(content).hexdigest() != told["tensors_sha256"]:
             raise DamagedCacheError(
                 f"checkpoint {path.stem} in {self.folder} was changed after it was written"

@@ -37,10 +37,16 @@ class ClipTowers(nn.Module):
     """Both towers of a model of open_clip, as `of` makes it.
 
     architecture: its name. ids_of: texts -> token ids [B, W]. half: whether the model's matrices are float16.
+    weights: those that it starts from, whose mean and std of pixels it takes, also where it is evaluated.
     """
 
     def __init__(
-        self, model: Any, architecture: str, ids_of: Callable[[list[str]], Tensor], half: bool = False
+        self,
+        model: Any,
+        architecture: str,
+        ids_of: Callable[[list[str]], Tensor],
+        half: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         # The student has a logit scale of its own, and no use for a bias.
@@ -48,11 +54,13 @@ class ClipTowers(nn.Module):
         self.model, self.architecture = model, architecture
         self.dtype = torch.float16 if half else torch.float32
         self._ids_of = ids_of
-        self.mean, self.std = CLIP_MEAN, CLIP_STD
+        self.mean, self.std = pixel_statistics(architecture, weights)
 
     @classmethod
-    def of(cls, architecture: str, words: int | None = None, half: bool = False) -> ClipTowers:
-        """The towers of `architecture`, freshly initialised.
+    def of(
+        cls, architecture: str, words: int | None = None, half: bool = False, weights: str | None = None
+    ) -> ClipTowers:
+        """The towers of `architecture`, freshly initialised, for pixels as `weights` take them.
 
         words: ids of a text, by default the architecture's own. half: matrices in float16 and the rest in
         float32, as OpenAI's towers are trained by CLIP4Clip and TeachCLIP on a GPU. Raises UnknownNameError
@@ -62,7 +70,7 @@ class ClipTowers(nn.Module):
         positions = int(text_part(model).context_length)
         if words is not None and words > positions:
             raise InputError(f"{architecture} reads {positions} words at most, not {words}")
-        return cls(model, architecture, tokenizer_of(architecture, words or positions), half)
+        return cls(model, architecture, tokenizer_of(architecture, words or positions), half, weights)
 
     @property
     def image_size(self) -> int:
@@ -112,10 +120,10 @@ class ClipTowers(nn.Module):
 
         Raises MissingFileError where they are not to be had, InputError where they do not fit.
         """
-        state, mean, std = public_state(self.architecture, weights)
+        state = public_state(self.architecture, weights)
         own = {name: value for name, value in state.items() if name not in NOT_TOWERS}
         load(self.model, own, f"weights {weights!r} of {self.architecture}")
-        self.mean, self.std = mean, std
+        self.mean, self.std = pixel_statistics(self.architecture, weights)
         return {
             "architecture": self.architecture,
             "weights": Path(weights).name,
@@ -188,15 +196,28 @@ def tokenizer_of(architecture: str, words: int) -> Any:
     return open_clip.get_tokenizer(architecture, context_length=words)
 
 
-def public_state(architecture: str, weights: str) -> tuple[Mapping[str, Tensor], Any, Any]:
-    """Parameters, mean and std of `weights`: a tag of open_clip (downloaded) or a file."""
+def is_file(architecture: str, weights: str) -> bool:
+    """Whether `weights` name a file, not a tag of open_clip."""
+    return Path(weights).suffix in WEIGHT_FILES or architecture in TINIES
+
+
+def pixel_statistics(architecture: str, weights: str | None) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std [C] by which `weights` want pixels normalised; CLIP's for a file, and for none."""
+    if weights is None or is_file(architecture, weights):
+        return CLIP_MEAN, CLIP_STD
     import open_clip
 
-    path = Path(weights)
-    if path.suffix in WEIGHT_FILES or architecture in TINIES:
-        return read_tensors(path), CLIP_MEAN, CLIP_STD
-    check_name(f"weights of {architecture}", weights, open_clip.list_pretrained_tags_by_model(architecture))
     facts = open_clip.get_pretrained_cfg(architecture, weights)
+    return tuple(facts.get("mean") or CLIP_MEAN), tuple(facts.get("std") or CLIP_STD)
+
+
+def public_state(architecture: str, weights: str) -> Mapping[str, Tensor]:
+    """Parameters of `weights`: a tag of open_clip (downloaded) or a file."""
+    if is_file(architecture, weights):
+        return read_tensors(Path(weights))
+    import open_clip
+
+    check_name(f"weights of {architecture}", weights, open_clip.list_pretrained_tags_by_model(architecture))
     try:
         model = open_clip.create_model(architecture, weights)
     except (RuntimeError, OSError, ValueError) as error:
@@ -204,7 +225,8 @@ def public_state(architecture: str, weights: str) -> tuple[Mapping[str, Tensor],
             f"weights {weights!r} of {architecture} are not on this machine and could not be downloaded "
             f"({type(error).__name__}); connect to a network, or name a .safetensors file in their place"
         ) from error
-    return model.state_dict(), tuple(facts.get("mean") or CLIP_MEAN), tuple(facts.get("std") or CLIP_STD)
+    state: Mapping[str, Tensor] = model.state_dict()
+    return state
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.lookup import check_name
 from student_train.augmentation import random_resized_crops
 from student_train.clip_towers import normalised
 from student_train.distributed import gather_rows, rank
-from student_train.frame_encoder import FrameEncoder
+from student_train.frame_encoder import FrameEncoder, vision_statistics
 from student_train.needs import FRAME_VALID, PIXELS, PLANNED_TOPK, TEXT, split_role
 from student_train.rows import PairBlock
 from student_train.students.base import Batch, SignalSizes, Student, StudentConfig, cosine_similarity
@@ -137,6 +136,7 @@ class DualStudent(Student):
         self.config = config
         self.crops_frames = config.crop_area is not None
         if config.way_in == FRAMES:
+            self.statistics = vision_statistics(config.vision, config.vision_weights)
             self.vision: nn.Module = FrameEncoder(config.vision, (), width, config.vision_channels)
             self.text: nn.Module = text_tower(
                 config.text, config.architecture, width, config.words, config.vocabulary
@@ -167,7 +167,7 @@ class DualStudent(Student):
         if self.config.way_in == FEATURES:
             mean = mean_of_frames(batch[self.config.video_signal], valid)
             return {"video_embedding": self.vision(mean)}
-        pixels = normalised(batch[PIXELS], CLIP_MEAN, CLIP_STD) * valid[..., None, None, None]
+        pixels = normalised(batch[PIXELS], *self.statistics) * valid[..., None, None, None]
         if self.training and self.config.crop_area is not None:
             pixels = random_resized_crops(pixels, self.config.crop_area)
         features, _ = self.vision(pixels.flatten(0, 1))

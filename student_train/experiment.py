@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from store.errors import InputError
-from store.lookup import load_plugin
+from store.lookup import check_name, load_plugin
 from store.reader import Cache, TeacherReader
 from student_train import students
 from student_train.checkpoint import Checkpoints, StepLog, load_story, save_training
@@ -28,7 +28,8 @@ from student_train.config import DRAWN, KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, U
 from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.guard import UnchangedCache
-from student_train.needs import PIXELS
+from student_train.needs import PIXELS, roles_of, split_role
+from student_train.recipe_list import recipe_needs
 from student_train.renditions import drawn_renditions
 from student_train.row_tensors import whole_tensors
 from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
@@ -101,6 +102,7 @@ class Experiment:
         """Refuse what would fail later: a missing signal, a batch too large, rates without a val split."""
         for service in self.track:
             service_module(service)
+        self.check_roles(arms)
         needs = [need for arm in arms for need in self.stream(self.task(arm), seed=0).needs]
         self.check_videos(PIXELS in needs)
         rates = self.choice.recipe.optimizer.lr
@@ -114,6 +116,22 @@ class Experiment:
                 f"{self.cache.path.name} has no split {VAL_SPLIT!r} to choose one of {len(rates)} learning "
                 "rates on; give one with --learning-rates (its last epoch is then kept)"
             )
+
+    def check_roles(self, arms: Sequence[str]) -> None:
+        """Refuse a loss of a teacher that nobody named, for whom the main one would stand in unnoticed, and a
+        role that no loss or model of the student knows."""
+        recipe, roles = self.choice.recipe, self.choice.roles
+        for name in (name for arm in arms for name in recipe.weights(arm)):
+            role = split_role(name)[1]
+            if role and role not in roles:
+                raise InputError(
+                    f"loss {name!r} is taught by the teacher in the role {role!r}, which nobody fills; name "
+                    f"one with --role {role}=TEACHER"
+                )
+        needs = [recipe_needs(self.module, one) for one in (recipe, *self.module.RECIPES.values())]
+        known = roles_of(need for of_recipe in needs for need in of_recipe)
+        for role in roles:
+            check_name("role", role, known)
 
     def check_videos(self, read: bool) -> None:
         """Refuse video files that nobody reads, or that do not hold all rows."""

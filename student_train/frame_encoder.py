@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from store.errors import InputError, MissingFileError
+from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.lookup import check_name
 from student_train.clip_towers import WEIGHT_FILES, digest, load
 
@@ -54,6 +55,23 @@ class FrameEncoder(nn.Module):
         state = create(self.name, weights).state_dict()
         load(self.backbone, state, f"weights {weights!r} of {self.name}")
         return {"vision": self.name, "weights": Path(weights).name, "sha256": digest(state)}
+
+
+def vision_statistics(name: str, weights: str | None) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std [C] by which the encoder wants pixels normalised: those of its public `weights`, a tag or
+    a file of timm's, else CLIP's. Raises UnknownNameError for a tag that timm has not."""
+    if weights is None:
+        return CLIP_MEAN, CLIP_STD
+    import timm
+
+    check_name("vision", name, timm.list_models())
+    tag = name
+    if Path(weights).suffix not in WEIGHT_FILES:
+        tag = f"{name}.{weights}"
+        there = [full.removeprefix(f"{name}.") for full in timm.list_pretrained(f"{name}.*")]
+        check_name(f"weights of {name}", weights, there)
+    facts = timm.get_pretrained_cfg(tag)
+    return facts.mean, facts.std
 
 
 def create(name: str, weights: str | None = None) -> Any:

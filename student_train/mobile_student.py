@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from student_train.clip_towers import normalised
 from student_train.feature_reshaping import FeatureReshaping, patch_grid
-from student_train.frame_encoder import FrameEncoder
+from student_train.frame_encoder import FrameEncoder, vision_statistics
 from student_train.losses.clipping import WIDTH, check_axis
 from student_train.losses.layers import LayerOptions
 from student_train.needs import FRAME_VALID, PIXELS, TEXT
@@ -95,6 +94,7 @@ class MobileStudent(Student):
 
     config: Config
     taught_only = ("reshaping.",)
+    compiled = ("encode_with_maps", "encode_texts")
 
     def __init__(
         self, config: Config, frames: int, side: int, width: int, tokens: tuple[int, int] | None
@@ -102,6 +102,7 @@ class MobileStudent(Student):
         """tokens: grid and width of the teacher's layers, None where none are compared."""
         super().__init__()
         self.config = config
+        self.statistics = vision_statistics(config.vision, config.vision_weights)
         self.vision = FrameEncoder(config.vision, config.taps, width, config.vision_channels)
         self.temporal = (
             TemporalTransformer(width, frames, config.temporal_layers, default_heads(width))
@@ -130,15 +131,15 @@ class MobileStudent(Student):
     def encode_videos(self, batch: Batch) -> dict[str, Tensor]:
         """`video_embedding` [b, D]; `frame_embedding` and `temporal_frame_embedding` [b, M, D], before and
         after the temporal transformer, the same without one."""
-        return self._encode_videos(batch)[0]
+        return self.encode_with_maps(batch)[0]
 
-    def _encode_videos(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def encode_with_maps(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The same, and the tapped maps [b * M, C, Y, X]; a missing frame is encoded as zeros.
 
         Every place is encoded, so that processes that share BatchNorm's statistics have equal shapes.
         """
         valid = batch[FRAME_VALID]
-        pixels = normalised(batch[PIXELS], CLIP_MEAN, CLIP_STD) * valid[..., None, None, None]
+        pixels = normalised(batch[PIXELS], *self.statistics) * valid[..., None, None, None]
         features, maps = self.vision(pixels.flatten(0, 1))
         frames = features.unflatten(0, valid.shape) * valid.unsqueeze(-1)
         timed = frames if self.temporal is None else self.temporal(frames, valid)
@@ -158,7 +159,7 @@ class MobileStudent(Student):
     def forward(self, batch: Batch) -> dict[str, Any]:
         """What both encoders give, `logits`, `logit_scale` [b] (one number), and, if they are compared,
         `layers` [b, M, J, P, D]."""
-        videos, maps = self._encode_videos(batch)
+        videos, maps = self.encode_with_maps(batch)
         texts = self.encode_texts(batch)
         scale = self.log_logit_scale.exp().expand(len(videos["video_embedding"]))
         outputs: dict[str, Any] = {**videos, **texts, "logit_scale": scale}

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.lookup import check_name
 from store.signals import VISION_HEAD
-from student_train.clip_towers import normalised
+from student_train.clip_towers import normalised, pixel_statistics
 from student_train.live_layers import LiveLayers
 from student_train.needs import CLASS, FRAME_VALID, PIXELS, TEXT
 from student_train.side_blocks import FUSIONS, HALF, SideNetwork, SideSizes
@@ -142,6 +141,7 @@ class SideStudent(Student):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__()
         self.config, self.backbone = config, parts.backbone
+        self.statistics = pixel_statistics(config.architecture, config.weights)
         self.side = SideNetwork(parts.side, config.fusion) if parts.side else None
         self.head = FrameHead(parts.width, parts.joint, config.projection_bias) if config.reads_cls else None
         if config.task == RECOGNITION:
@@ -192,7 +192,7 @@ class SideStudent(Student):
         pixels = None
         if PIXELS in self.config.needs:
             # A missing frame is zeros after normalisation, as official loaders pad.
-            pixels = normalised(batch[PIXELS], CLIP_MEAN, CLIP_STD) * valid[..., None, None, None]
+            pixels = normalised(batch[PIXELS], *self.statistics) * valid[..., None, None, None]
         return self.encode_layers(self.layers_of(batch, pixels), pixels, valid)
 
     def encode_layers(

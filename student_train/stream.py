@@ -36,7 +36,7 @@ from student_train.needs import (
 from student_train.renditions import DrawnRenditions
 from student_train.row_tensors import logit_scale
 from student_train.step_source import Step, StepSource, planned_topk_signal
-from student_train.teachers import Teachers
+from student_train.teachers import Teachers, require_same_frames
 from student_train.training_rows import PairedRows
 
 
@@ -129,7 +129,8 @@ def replayed(planned: PlannedBatches, name: str, rows: PairedRows, batch_size: i
 def require(teachers: Teachers, needs: Sequence[str]) -> None:
     """Refuse what the cache lacks.
 
-    Raises UnknownNameError with the command that adds it, InputError for numbers that were not recorded.
+    Raises UnknownNameError with the command that adds it, InputError for numbers that were not recorded, or
+    that tell of other frames than the student's.
     """
     missing: dict[str, list[str]] = {}
     for need in needs:
@@ -153,6 +154,7 @@ def require(teachers: Teachers, needs: Sequence[str]) -> None:
     if missing:
         teacher_name, lacking = next(iter(missing.items()))
         raise UnknownNameError(lack(teachers.cache, teacher_name, lacking))
+    require_same_frames(teachers, needs)
 
 
 def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from store.calibration import PROJECTION_MEAN
 from store.errors import InputError
+from store.inputs.view import View
 from store.reader import Cache, TeacherReader
-from student_train.needs import CLASS, MAIN, OF_CLASSES, PIXELS, roles_of, split_role
+from store.signals import FRAME, TOKEN, kind_of
+from student_train.needs import (
+    CLASS,
+    MAIN,
+    NOT_SIGNALS,
+    OF_CLASSES,
+    PIXELS,
+    PLANNED_TOPK,
+    roles_of,
+    split_role,
+)
 
 
 class Frames(Protocol):
@@ -120,3 +131,33 @@ class Teachers:
         projected = spec.reduction.width is not None
         width = {"D": len(teacher.codec(name).fitted[PROJECTION_MEAN])} if projected else {}
         return {**spec.sizes, **width}
+
+
+def require_same_frames(teachers: Teachers, needs: Sequence[str]) -> None:
+    """Raise InputError for a need in a role that tells of frames, or of places in them, which are not those
+    of the main teacher: the student would be taught by labels of frames that it does not see."""
+    for need in needs:
+        name, role = split_role(need)
+        told = granularity(name)
+        if not role or told not in (FRAME, TOKEN):
+            continue
+        ours, theirs = teachers.main.view, teachers.in_role(role).view
+        if frames_of(ours, told) != frames_of(theirs, told):
+            raise InputError(
+                f"{need} tells of frames of the view {theirs.name!r}, the student learns from those of "
+                f"{ours.name!r}; leave out that loss, or dump one of the teachers over the other's view"
+            )
+
+
+def granularity(name: str) -> str | None:
+    """What a number of the need `name` is about, one of `store.signals`; None if it is about no frames."""
+    if name == PIXELS:
+        return TOKEN
+    if name in NOT_SIGNALS or name.startswith((PLANNED_TOPK, OF_CLASSES)):
+        return None
+    return kind_of(name).granularity
+
+
+def frames_of(view: View, told: str) -> View:
+    """What decides which frames a view shows, and for what is told of places also how large."""
+    return replace(view, name="", size=view.size if told == TOKEN else 1)

@@ -214,8 +214,8 @@ def build(config: Config, sizes: SignalSizes) -> Text4VisStudent:
     """The student for a cache of `sizes`; raises InputError for frames of another size than the tower's."""
     tower = None
     if config.way_in == FRAMES:
-        tower, pixels = VisualTower.of(config.architecture, config.inside), sizes[PIXELS]
-        side = tower.image_size
+        tower = VisualTower.of(config.architecture, config.inside, config.weights)
+        pixels, side = sizes[PIXELS], tower.image_size
         if (pixels["Y"], pixels["X"]) != (side, side):
             raise InputError(
                 f"the view has frames of {pixels['Y']} x {pixels['X']} pixels, {config.architecture} takes "

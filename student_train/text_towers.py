@@ -70,7 +70,7 @@ class ClipText(nn.Module):
 
     def load_public(self, weights: str) -> dict[str, Any]:
         """Take over the text tower of `weights`, a tag of open_clip or a file; what to record of them."""
-        state, _, _ = public_state(self.architecture, weights)
+        state = public_state(self.architecture, weights)
         own = {name: value for name, value in state.items() if name.startswith(TEXT_PARTS)}
         load(self.tower, own, f"weights {weights!r} of {self.architecture}")
         return {"text": self.architecture, "weights": Path(weights).name, "sha256": digest(own)}

@@ -157,7 +157,7 @@ def prepared(
     synchronise_batch_norm(task, device)
     optimizer = make_optimizer(student, recipe.optimizer, learning_rate)
     if recipe.compile:
-        for name in ("encode_videos", "encode_texts"):
+        for name in student.compiled:
             setattr(student, name, torch.compile(getattr(student, name)))
     parallel, optimizer = accelerator.prepare(task, optimizer)
     return parallel, optimizer

@@ -19,9 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from store.errors import InputError
-from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from store.lookup import check_name
-from student_train.clip_towers import create, digest, load, normalised, public_state
+from student_train.clip_towers import (
+    create,
+    digest,
+    load,
+    normalised,
+    pixel_statistics,
+    public_state,
+)
 from student_train.frame_shift import TOKEN_SHARE, TSM_SHARE, FrameConvolution
 
 PLAIN, TOKEN_T1D, T1D, TSM = "plain", "token_t1d", "t1d", "tsm"
@@ -32,10 +38,13 @@ VISUAL = "visual."
 class VisualTower(nn.Module):
     """`visual`, a vision transformer or a ResNet of open_clip, with `inside` of INSIDE.
 
-    Raises InputError where the tower has no place for it.
+    weights: those that it starts from, whose mean and std of pixels it takes, also where it is evaluated.
+    Raises InputError where the tower has no place for `inside`.
     """
 
-    def __init__(self, visual: Any, architecture: str, inside: str = PLAIN) -> None:
+    def __init__(
+        self, visual: Any, architecture: str, inside: str = PLAIN, weights: str | None = None
+    ) -> None:
         super().__init__()
         check_name("inside", inside, INSIDE)
         is_transformer = hasattr(visual, "transformer")
@@ -46,7 +55,7 @@ class VisualTower(nn.Module):
                 f"transformers, {T1D!r} or {TSM!r} for ResNets, or {PLAIN!r}"
             )
         self.visual, self.architecture, self.inside = visual, architecture, inside
-        self.mean, self.std = CLIP_MEAN, CLIP_STD
+        self.mean, self.std = pixel_statistics(architecture, weights)
         self.shifts = nn.ModuleList()
         self._frames = 1
         if inside == TOKEN_T1D:
@@ -59,9 +68,9 @@ class VisualTower(nn.Module):
                 block.conv1.register_forward_pre_hook(partial(self._shift_maps, shift))
 
     @classmethod
-    def of(cls, architecture: str, inside: str = PLAIN) -> VisualTower:
+    def of(cls, architecture: str, inside: str = PLAIN, weights: str | None = None) -> VisualTower:
         """That of an architecture of open_clip, freshly initialised; raises UnknownNameError."""
-        return cls(create(architecture, half=False).visual, architecture, inside)
+        return cls(create(architecture, half=False).visual, architecture, inside, weights)
 
     @property
     def image_size(self) -> int:
@@ -114,7 +123,8 @@ class VisualTower(nn.Module):
     def load_public(self, weights: str) -> dict[str, Any]:
         """Take over the visual tower of `weights`, a tag of open_clip or a file; what to record of them,
         sha256 and `log_logit_scale` included."""
-        state, self.mean, self.std = public_state(self.architecture, weights)
+        state = public_state(self.architecture, weights)
+        self.mean, self.std = pixel_statistics(self.architecture, weights)
         own = {name.removeprefix(VISUAL): value for name, value in state.items() if name.startswith(VISUAL)}
         load(self.visual, own, f"weights {weights!r} of {self.architecture}")
         return {

@@ -58,14 +58,15 @@ def zero_shot(options: argparse.Namespace) -> int:
 
 
 def teachers_of(options: argparse.Namespace, config: Mapping[str, Any], recipe: Recipe) -> Teachers:
-    """Of the other cache all classes; of the run's own those that it did not train on.
+    """Of the other cache all classes; of the run's own those that it did not train on. Roles are filled as in
+    the run, but for those that are told.
 
-    Raises InputError if there are none of these.
+    Raises InputError if there are no such classes, UnknownNameError for a teacher that the cache has not.
     """
     identity = config["identity"]
     cache = open_cache(options.cache or run_cache(options.run, config))
     main = cache.teacher(options.teacher or identity["teacher"])
-    roles = {} if options.cache else {role: cache.teacher(name) for role, name in identity["roles"].items()}
+    roles = {role: cache.teacher(name) for role, name in {**identity["roles"], **dict(options.role)}.items()}
     if options.cache:
         return Teachers(main, roles)
     every = range(Teachers(main).class_text.shape[1])

@@ -22,8 +22,24 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     add_chunk_cache(parser)
     parser.add_argument("--teacher", help="in that cache (default: the run's)")
+    parser.add_argument(
+        "--role",
+        metavar="ROLE=TEACHER",
+        type=role_and_teacher,
+        action="append",
+        default=[],
+        help="a teacher of that cache in a role, e.g. classifier=classes (default: as in the run)",
+    )
     parser.add_argument("--split", default="test", help="which videos (default: %(default)s)")
     parser.set_defaults(execute=run)
+
+
+def role_and_teacher(text: str) -> tuple[str, str]:
+    """("classifier", "classes") of "classifier=classes"."""
+    role, _, teacher = text.partition("=")
+    if not role or not teacher:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like ROLE=TEACHER")
+    return role, teacher
 
 
 def run(options: argparse.Namespace) -> int:

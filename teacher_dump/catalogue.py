@@ -72,9 +72,11 @@ def entry_of(name: str) -> Entry:
     """Build the teacher `name` without memory for its weights, and count what its forward does."""
     import torch
 
+    from teacher_dump.teachers.base import TeacherOptions
+
     module = load_plugin(teachers, "teacher", name)
     with torch.device("meta"):
-        teacher: FrozenTeacher = module.official()
+        teacher: FrozenTeacher = module.official(TeacherOptions())
     view = teacher.view
     frames = torch.zeros(1, view.frames, view.size, view.size, 3, dtype=torch.uint8)
     valid = torch.ones(1, view.frames, dtype=torch.bool)

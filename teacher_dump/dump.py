@@ -32,7 +32,7 @@ from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, planned_tasks, s
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 from teacher_dump.workers.executors import Executor, Run, SerialExecutor
-from teacher_dump.workers.jobs import DumpJob, library_versions
+from teacher_dump.workers.jobs import DumpJob, dataset_identity, library_versions
 
 
 def dump(
@@ -153,6 +153,7 @@ def make_job(writer: CacheWriter, plan: TeacherPlan, settings: DumpSettings, exe
         settings.decoders or executor.share().decoders,
         Limits(settings.time_limit_s, settings.memory_limit_mb),
         library_versions(),
+        dataset_identity(writer.samples),
         tuple(writer.segments[: plan.part.segment + 1]),
     )
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from store.errors import InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import check_name, plugin_names
 from store.teacher_report import expected_split, parse_expectation
@@ -45,20 +46,29 @@ def opened_dump(arguments: argparse.Namespace) -> Iterator[OpenedDump]:
     """What `arguments` ask for; the executor ends with the context."""
     data = (arguments.data or Path("data") / arguments.dataset).absolute()
     check_name("teacher", arguments.teacher, plugin_names(teachers))
-    checked_executor(arguments.executor)
+    is_local = checked_executor(arguments.executor).startswith(LOCAL)
+    if arguments.worker_memory_gb is not None and not is_local:
+        raise InputError(
+            "--worker-memory-gb is of the workers of local:N; leave it out, or say --executor local:N"
+        )
     layers, settings = parse_layers(arguments.layers), dump_settings(arguments)
     prepared = prepare_dataset(arguments.dataset, data)
     load_samples = partial(load_dataset, arguments.dataset, data, arguments.allow_missing)
     samples = load_samples()
     if getattr(arguments, "expect_r1", None) is not None:
-        expected_split(samples.splits, parse_expectation(arguments.expect_r1)[0])
+        split = expected_split(samples.splits, parse_expectation(arguments.expect_r1)[0])
+        if not (arguments.extend or settings.pairs.ranks(split)):
+            raise InputError(
+                f"--expect-r1 can't be computed of these pairs, which are not all of split {split!r}; dump "
+                f"with --topk 128 --topk-splits {split} as well"
+            )
 
     from teacher_dump.workers.executors import open_executor
     from teacher_dump.workers.jobs import Sources, load_teacher
 
     options = teacher_options(arguments, layers)
     in_worker = options.absolute()
-    if arguments.executor.startswith(LOCAL):
+    if is_local:
         in_worker = replace(in_worker, device=settings.device or in_worker.device)
     sources = Sources(load_samples, partial(load_teacher, arguments.teacher, in_worker, arguments.name))
     if arguments.executor != SERIAL:

@@ -212,12 +212,10 @@ def shard_tasks(
     """Every task but `planned_tasks`, phase by phase; `videos` always runs, since it resolves the view, but
     where signals are added to a teacher.
 
-    counts, before: {"V": videos, "T": texts} of the plan's segment, and of those before it.
+    What other tasks encode with is fitted first. counts, before: {"V": videos, "T": texts} of the plan's
+    segment, and of those before it.
     """
     part = plan.part
-    for spec in plan.signals:
-        if spec.is_of_teacher:
-            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
     wanted = {*plan.execution["phase_of"].values(), *(() if part.addition else ("videos",))} - {
         PLANNED_PHASE,
         OF_TEACHER,
@@ -232,6 +230,9 @@ def shard_tasks(
             yield from _tasks(plan, phase, before[axis], before[axis] + counts[axis])
     if PAIRS in wanted and counts["T"]:
         yield from _tasks(plan, EARLIER_PAIRS, 0, before["V"])
+    for spec in plan.signals:
+        if spec.is_of_teacher:
+            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
 
 
 def planned_tasks(plan: TeacherPlan, steps: int) -> Iterator[ShardTask]:

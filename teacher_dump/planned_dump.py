@@ -10,11 +10,7 @@ from typing import Any
 from store.cache_state import CacheState
 from store.inputs.samples import Samples
 from store.kept_pixels import KeptPixels
-from store.layout import (
-    TableCounts,
-    TeacherPlan,
-    view_path,
-)
+from store.layout import TableCounts, TeacherPlan, view_path
 from store.ledger import Ledger
 from store.parts import Part
 from store.signals import SignalSpec

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.cli import FAILED, add_debug
+from store.errors import InputError
 from store.teacher_report import (
     compared,
     complaint,
@@ -46,6 +47,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
     cache = open_cache(arguments.cache)
     names = [arguments.teacher] if arguments.teacher else cache.teacher_names
+    if arguments.expect_r1 is not None and len(names) > 1:
+        raise InputError(
+            f"--expect-r1 is what was published of one teacher, {cache.path.name} holds {len(names)}; choose "
+            f"one with --teacher {' | '.join(names)}"
+        )
     status = max([report_teacher(cache, name, arguments.expect_r1) for name in names], default=0)
     write_card(cache.path)
     return status

@@ -32,6 +32,8 @@ def one_line(capsys):
         (["--dataset", "msrvt"], "unknown dataset 'msrvt'; did you mean 'msrvtt'?"),
         (["--teacher", "xclop"], "unknown teacher 'xclop'; did you mean 'xclip'?"),
         (["--dataset", "msrvtt", "--data", "nowhere"], "MSRVTT_train.9k.csv"),
+        (["--json"], "--json prints the tasks of --dry-run"),
+        (["--worker-memory-gb", "4"], "--worker-memory-gb is of the workers of local:N"),
         (["--dataset", "table", "--data", "nowhere.csv"], "nowhere.csv; DATASET=table needs DATA=a csv"),
     ],
 )
@@ -90,6 +92,27 @@ def test_xclip_without_weights_says_what_to_place_where(capsys, tmp_path, monkey
     (tmp_path / "clips.csv").write_text("video,text,split\na.mp4,something red,train\n")
     assert dump("--dataset", "table", "--data", "clips.csv", "--teacher", "xclip") == 2
     assert "weights/xclip" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--plan", "batch=1,epochs=1", "--expect-r1", "45"],
+            "dump with --topk 128 --topk-splits test as well",
+        ),
+        (["--topk", "2", "--topk-splits", "train", "--expect-r1", "45"], "not all of split 'test'"),
+        (["--teacher", "clip"], "no weights were named for ViT-B-32"),
+    ],
+)
+def test_what_would_fail_after_a_day_is_refused_at_once(words, said, capsys, tmp_path):
+    for name in ("a", "b"):
+        write_clip(tmp_path / f"{name}.mp4", ["red"])
+    (tmp_path / "clips.csv").write_text("video,text,split\na.mp4,red,train\nb.mp4,more red,test\n")
+    root = tmp_path / "c.zarr"
+    assert dump("--dataset", "table", "--data", tmp_path / "clips.csv", "--cache", root, *words) == 2
+    assert said in one_line(capsys)
+    assert not root.exists()
 
 
 def test_a_broken_video_is_listed_and_max_failures_decides_the_exit_status(capsys, tmp_path):

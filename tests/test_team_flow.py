@@ -53,6 +53,7 @@ def test_another_trains_from_the_signals_of_afa_alone_without_videos(place, tmp_
     stored = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
     whole = sum(path.stat().st_size for path in (place / "first.zarr").rglob("*") if path.is_file())
     assert stored < whole / 2
+    assert "This copy is partial" in (copy / CARD).read_text()
     shutil.move(place / "clips", place / "away")
     try:
         done("student_train", "train", copy, "--out", tmp_path / "run", *ONCE)
@@ -78,6 +79,9 @@ def test_a_third_adds_a_teacher_and_no_object_of_the_first_is_touched(place, tmp
     card = (place / "first.zarr" / CARD).read_text()
     assert "## Teacher demo\n" in card
     assert "## Teacher demo_clip4clip\n" in card
+    assert card.count("--dataset demo --cache CACHE --teacher demo") == 2
+    assert card.count("| test | text to video | R@1 ") == 2
+    assert (place / "team" / CARD).read_text() == card
 
     done("store", "pull", f"file://{place}/team@v1", tmp_path / "as_it_was.zarr")
     assert open_cache(tmp_path / "as_it_was.zarr").teacher_names == ["demo"]

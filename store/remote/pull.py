@@ -17,7 +17,8 @@ from tqdm import tqdm
 from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, sync_folder, write_file
 from store.errors import DamagedCacheError, IdentityError, InputError, MissingFileError, SignatureError
 from store.lock import WriterLock
-from store.manifest import CARD, CROISSANT, MANIFEST, MOST_OBJECTS, Manifest
+from store.made import merge_reports
+from store.manifest import CARD, CROISSANT, MANIFEST, MOST_OBJECTS, REPORTS, Manifest
 from store.partial import Partial
 from store.parts import TEACHERS, VIEWS, groups_of
 from store.remote.downloads import download, in_threads, missing_bytes
@@ -29,6 +30,8 @@ from store.untrusted import require_plain_tree
 
 CARD_FILES = (CARD, CROISSANT, STATED)
 """What lies outside every digest and goes along: what a person reads, and whether it may be passed on."""
+REPORT_FILES = ("made.json", "retrieval.json")
+"""What the card is written from besides the cache; by teacher, so what is told of others is added."""
 CARD_BYTES = 1 << 20
 MOST_GROUPS = 10_000
 
@@ -216,9 +219,12 @@ def _signature(remote: Remote, digest: str) -> bytes:
 
 
 def _bring_card(remote: Remote, root: Path) -> None:
-    for name in CARD_FILES:
+    for name in (*CARD_FILES, *(f"{REPORTS}/{report}" for report in REPORT_FILES)):
         try:
             content = remote.fetch_small(name, CARD_BYTES)
         except MissingFileError:
             continue
-        write_file(root / name, content)
+        if name in CARD_FILES:
+            write_file(root / name, content)
+        else:
+            merge_reports(root, name.removeprefix(f"{REPORTS}/"), content)

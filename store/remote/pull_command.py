@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from store.card import write_card
 from store.cli import add_debug, at_least_one
 from store.errors import InputError
 from store.remote.location import Location
@@ -78,6 +79,7 @@ def run_pull(arguments: argparse.Namespace) -> int:
         print(_planned(location, plan_only(remote, arguments.cache, wanted)))
         return 0
     pulled = pull(remote, arguments.cache, wanted, progress=True, trusted=arguments.verify)
+    write_card(arguments.cache)  # the one that came is of the latest state, and of all of it
     print(f"{arguments.cache}: {pulled.fetched:,} bytes pulled, sha256:{pulled.digest}")
     if pulled.signer:
         print(f"signed by {pulled.signer}")

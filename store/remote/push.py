@@ -17,14 +17,22 @@ from tqdm import tqdm
 
 from store.durable import JSON_BYTES, ObjectRecord, canonical_json, json_digest, read_bytes
 from store.errors import DamagedCacheError, IdentityError, IncompleteCacheError, RemoteError
-from store.manifest import MANIFEST, Manifest, digest_problem, size_problem
+from store.manifest import (
+    CARD,
+    CROISSANT,
+    MANIFEST,
+    REPORTS,
+    Manifest,
+    digest_problem,
+    size_problem,
+)
 from store.partial import Partial
 from store.parts import group_of
 from store.remote import states
 from store.remote.downloads import in_threads
 from store.remote.persistence import persistently
 from store.remote.protocols.base import Upload
-from store.remote.pull import CARD_FILES
+from store.remote.pull import CARD_FILES, REPORT_FILES
 from store.remote.source import Remote
 from store.sharing import require_shareable
 from store.signing import sign, signature_path
@@ -283,8 +291,13 @@ class _Push:
         self.ask(states.state_path(state.digest), lambda: states.record_state(self.endpoint, state))
 
     def _bring_card(self) -> None:
-        """The card tells of the whole state, so it goes along only where this is the whole state."""
-        for name in _files(self.root, CARD_FILES):
+        """The card tells of the whole state, so it goes along only where this is the whole state.
+
+        The card of a partial copy tells of the part: it stays, what others need to write theirs goes.
+        """
+        told = (*CARD_FILES, *(f"{REPORTS}/{report}" for report in REPORT_FILES))
+        names = [name for name in told if not self.partial.lacks or name not in (CARD, CROISSANT)]
+        for name in _files(self.root, names):
             self.overwrite(name, read_bytes(self.root / name))
 
     def overwrite(self, path: str, content: bytes) -> None:

@@ -73,6 +73,7 @@ class Student(nn.Module, ABC):
     without them gives no logits.
     averaged: an output [b, D] whose mean over a video's renditions is classified; None: each rendition is,
     and the probabilities are averaged.
+    compiled: methods that `forward` calls and torch.compile is applied to.
     """
 
     config: StudentConfig
@@ -81,6 +82,7 @@ class Student(nn.Module, ABC):
     taught_only: tuple[str, ...] = ()
     averaged: str | None = None
     crops_frames = False
+    compiled: tuple[str, ...] = ("encode_videos", "encode_texts")
 
     def start(self) -> dict[str, Any]:
         """Called once, before the first step: take over public weights; what to record of them, digests

@@ -40,7 +40,7 @@ __all__ = ["LOSSES", "RECIPES", "Config", "Text4VisStudent", "build", "small", "
 
 SHOTS = (1, 3, 5)
 """Videos of each class in table 8, beside all of them."""
-FEW_SHOT_EPOCHS = 200
+EPOCHS, FEW_SHOT_EPOCHS, WARMUP_EPOCHS = 30, 200, 5
 
 
 def tiny() -> tuple[Config, SignalSizes]:
@@ -56,7 +56,8 @@ def tiny() -> tuple[Config, SignalSizes]:
 
 def small(config: Config) -> Config:
     """The same kind of student with a tower that fits into a test, without public weights."""
-    architecture = TINY_RESNET if config.architecture.startswith("RN") else TINY
+    is_resnet = config.architecture.startswith("RN") or config.architecture == TINY_RESNET
+    architecture = TINY_RESNET if is_resnet else TINY
     return replace(config, architecture=architecture, weights=None, temporal_layers=1, heads=2)
 
 
@@ -83,13 +84,13 @@ LIKE_THE_CODE = Optimizer(
     weight_decay=0.2,
     undecayed=(),
     epsilon=1e-8,
-    warmup=5 / 30,
+    warmup=WARMUP_EPOCHS / EPOCHS,
 )
 CODE = Recipe(
     model=VISION_TEXT,
     losses=BY_CLASS,
     optimizer=LIKE_THE_CODE,
-    epochs=30,
+    epochs=EPOCHS,
     batch_size=128,
     untaught_losses=BY_CLASS,
     untaught_model=ONLY_VISION,
@@ -99,7 +100,7 @@ FEATURES = replace(
     CODE,
     model=Config(),
     untaught_model=Config(temporal=TAP, classifier=LINEAR, projection=False),
-    optimizer=Optimizer(lr=(1e-3,), weight_decay=0.2, epsilon=1e-8, warmup=5 / 30),
+    optimizer=Optimizer(lr=(1e-3,), weight_decay=0.2, epsilon=1e-8, warmup=WARMUP_EPOCHS / EPOCHS),
 )
 
 
@@ -111,8 +112,10 @@ def with_model(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def few_shot(recipe: Recipe, shots: int) -> Recipe:
-    """Table 8: mean pooling, and 200 epochs of the few videos."""
-    return replace(with_model(recipe, temporal=TAP), shots=shots, epochs=FEW_SHOT_EPOCHS)
+    """Table 8: mean pooling, and 200 epochs of the few videos, five of which warm up as everywhere."""
+    optimizer = replace(recipe.optimizer, warmup=WARMUP_EPOCHS / FEW_SHOT_EPOCHS)
+    few = with_model(recipe, temporal=TAP)
+    return replace(few, shots=shots, epochs=FEW_SHOT_EPOCHS, optimizer=optimizer)
 
 
 MATCHED = replace(with_model(CODE, classifier=MATCHING), losses={"info_nce": 1.0})

@@ -33,6 +33,7 @@ DEFAULTS = FitSettings(
 """salesforce/ALBEF `configs/Retrieval_flickr.yaml`: 10 epochs, 32 a GPU (on 8), AdamW 1e-5 to 1e-6, decay
 0.02; no clipping (`Retrieval.py`); 30 words (`dataset/caption_dataset.py`). Its crops, flips and RandAugment
 are left out: frames are those of the view."""
+OPTIONS = ("vocabulary", "image_size", "queue", "momentum", "alpha", "rerank")
 IMAGE_SIZE = 384
 POSITIONS = "visual_encoder.pos_embed"
 

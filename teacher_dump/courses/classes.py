@@ -7,7 +7,9 @@ from teacher_dump.fitting.prompt_learning import DEFAULTS, PromptCourse
 from teacher_dump.teachers import classes
 from teacher_dump.teachers.base import TeacherOptions
 
-__all__ = ["DEFAULTS", "course"]
+__all__ = ["DEFAULTS", "OPTIONS", "course"]
+
+OPTIONS = ("architecture", "pretrained", "context", "frames")
 
 
 def course(request: FitRequest) -> Course:

@@ -11,8 +11,9 @@ from teacher_dump.fitting.prompt_learning import PromptCourse
 from teacher_dump.teachers import demo_classes
 from teacher_dump.teachers.base import TeacherOptions
 
-__all__ = ["DATA", "DATASET", "DEFAULTS", "TOLD", "course", "prepare"]
+__all__ = ["DATA", "DATASET", "DEFAULTS", "OPTIONS", "TOLD", "course", "prepare"]
 
+OPTIONS = ("context",)
 DEFAULTS = replace(COOP, learning_rate=0.05, warmup=0.1, threads=2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from store.cli import HelpFormatter, add_debug
@@ -18,6 +19,7 @@ from teacher_dump.workers.options import add_executor_options
 
 if TYPE_CHECKING:
     from teacher_dump.estimates.estimate import Estimate
+    from teacher_dump.models.frozen import FrozenTeacher
     from teacher_dump.teachers.base import Teacher
 
 DOES_NOT_FIT = 1
@@ -112,19 +114,24 @@ def workers_here(executor: str, device: str | None, teacher: Teacher) -> int | N
 
 
 def estimate_of_numbers(arguments: argparse.Namespace) -> Estimate:
-    """Without dataset, and where no weights are given, with the teacher at its published size."""
+    """Without dataset, and where no weights are given, with the teacher at its published size, or at that of
+    --architecture."""
     import torch
 
     from store.layout import TableCounts
     from teacher_dump.estimates.estimating import estimate_sizes
+    from teacher_dump.models.open_clip_models import RANDOM
     from teacher_dump.workers.jobs import load_teacher
 
     check_name("teacher", arguments.teacher, plugin_names(teachers))
     asked = teacher_options(arguments, parse_layers(arguments.layers))
     if asked.checkpoint is None and asked.pretrained is None and asked.architecture is None:
         with torch.device("meta"):
-            teacher: Teacher = load_plugin(teachers, "teacher", arguments.teacher).official()
+            published: FrozenTeacher = load_plugin(teachers, "teacher", arguments.teacher).official(asked)
+        teacher: Teacher = published.seen_in(asked.clips or 1, asked.crops or 1)
     else:
+        if asked.checkpoint is None and asked.pretrained is None:
+            asked = replace(asked, pretrained=RANDOM)  # their numbers don't matter here
         teacher = load_teacher(arguments.teacher, asked)
     counts = TableCounts(arguments.videos, arguments.texts)
     return estimate_sizes(cache_path(arguments), teacher, counts, dump_settings(arguments))

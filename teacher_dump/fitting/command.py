@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from store.cli import HelpFormatter, add_debug, at_least_one
+from store.cli import HelpFormatter, add_debug, at_least_one, from_zero
 from store.errors import InputError
 from store.inputs.datasets import load_dataset, prepare_dataset
 from store.lookup import load_plugin, plugin_names
@@ -28,7 +28,7 @@ CHANGEABLE = (
     ("warmup", float, "share of the steps, or from 1 on steps"),
     ("frames", at_least_one, "of a video"),
     ("words", at_least_one, "token ids of a text"),
-    ("seed", int, "of what is drawn"),
+    ("seed", from_zero, "of what is drawn"),
     ("threads", at_least_one, "of torch; they change the last bits"),
 )
 OPTIONS = (
@@ -39,7 +39,7 @@ OPTIONS = (
     ("rerank", at_least_one, "albef: candidates that validation matches"),
     ("context", at_least_one, "classes: learned vectors before the name"),
     ("architecture", str, "classes: a name of open_clip"),
-    ("pretrained", str, "classes: a tag of open_clip or a file"),
+    ("pretrained", str, "classes: a tag of open_clip, a file, or random"),
 )
 
 
@@ -68,7 +68,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--decoders", type=at_least_one, default=2, help="processes that decode videos")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for decoding one video")
     parser.add_argument("--memory-limit-mb", type=at_least_one, default=2048, help="for decoding one video")
-    parser.add_argument("--keep-mb", type=int, default=512, help="decoded frames that stay in memory")
+    parser.add_argument("--keep-mb", type=from_zero, default=512, help="decoded frames that stay in memory")
     parser.add_argument(
         "--val-videos", type=at_least_one, default=1000, help="at most as many to validate on"
     )
@@ -80,11 +80,12 @@ def execute(arguments: argparse.Namespace) -> int:
     out = arguments.out or getattr(course_of, "OUT", Path("weights") / f"{arguments.teacher}.safetensors")
     if out.exists() and not arguments.overwrite:
         raise InputError(f"{out} is there; name another file by --out, or pass --overwrite")
+    options = options_of(course_of, arguments)
     samples = dataset_of(course_of, arguments)
 
     from teacher_dump.fitting.loop import fit
 
-    request = request_of(arguments, samples, course_of.DEFAULTS)
+    request = request_of(arguments, samples, course_of.DEFAULTS, options)
     course = course_of.course(request)
     identity = {
         "teacher": arguments.teacher,
@@ -118,7 +119,23 @@ def dataset_of(course_of: ModuleType, arguments: argparse.Namespace) -> Samples:
     return load_dataset(arguments.dataset, data, arguments.allow_missing)
 
 
-def request_of(arguments: argparse.Namespace, samples: Samples, defaults: FitSettings) -> FitRequest:
+def options_of(course_of: ModuleType, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The course's own options that were given; raises InputError for one that it has no use for."""
+    taken = getattr(course_of, "OPTIONS", ())
+    fixed = [name for name in ("frames", "words") if getattr(course_of.DEFAULTS, name) is None]
+    known = [name.replace("-", "_") for name, _, _ in OPTIONS]
+    given = {name: value for name in known if (value := getattr(arguments, name)) is not None}
+    for name in (*given, *fixed, "vocabulary"):
+        if name not in taken and getattr(arguments, name) is not None:
+            raise InputError(
+                f"fit {arguments.teacher} has no use for --{name.replace('_', '-')}; leave it out"
+            )
+    return given
+
+
+def request_of(
+    arguments: argparse.Namespace, samples: Samples, defaults: FitSettings, options: dict[str, Any]
+) -> FitRequest:
     """The recipe with what the command line changes of it."""
     from teacher_dump.fitting.course import Decoding, FitRequest
 
@@ -140,9 +157,5 @@ def request_of(arguments: argparse.Namespace, samples: Samples, defaults: FitSet
         arguments.device,
         arguments.train_split,
         arguments.val_split,
-        {
-            name.replace("-", "_"): value
-            for name, _, _ in OPTIONS
-            if (value := getattr(arguments, name.replace("-", "_"))) is not None
-        },
+        options,
     )

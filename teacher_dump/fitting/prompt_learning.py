@@ -81,7 +81,10 @@ class PromptCourse(Course):
             )
 
     def _features(self, split: str, most: int | None) -> tuple[Tensor, Tensor]:
-        """Normalised video embeddings [N, E] and classes [N] of a split; empty where there is no such one."""
+        """Normalised video embeddings [N, E] and classes [N] of a split; empty where there is no such one.
+
+        Raises InputError where none of its videos decodes.
+        """
         samples = self.request.samples
         rows = samples.splits[split].video if split in samples.splits else np.array([], dtype=np.int64)
         rows = np.array([row for row in rows if samples.videos[row].label is not None], dtype=np.int64)
@@ -91,11 +94,15 @@ class PromptCourse(Course):
         bar = tqdm(range(0, len(rows), VIDEOS_AT_ONCE), desc=f"encode {split}", unit="batch", disable=None)
         for start in bar:
             found = self.source.frames(rows[start : start + VIDEOS_AT_ONCE].tolist())
+            if not found:
+                continue
             frames, valid = (torch.from_numpy(np.stack([v[part] for v in found.values()])) for part in (0, 1))
             frames_BMD = self.teacher.encode_videos(frames, valid)["frame_embedding"]
             frames_BMD = functional.normalize(frames_BMD, dim=-1) * valid[..., None].to(frames_BMD.device)
             features.append(functional.normalize(frames_BMD.sum(1), dim=-1))
             labels += [self._number[int(samples.videos[row].label or 0)] for row in found]
+        if len(rows) and not features:
+            raise InputError(f"not one video of split {split!r} decodes; see that they are whole")
         embedded = torch.cat(features).clone() if features else torch.empty(0, 1)
         return embedded, torch.tensor(labels, dtype=torch.long, device=embedded.device)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from store.errors import InputError
 from store.inputs.protocol import EQUAL_CAPTIONS, EVERY_CAPTION, RECOGNITION
 from store.retrieval_metrics import TEXT_TO_VIDEO, VIDEO_TO_TEXT, retrieval_metrics
 from teacher_dump.fitting.pair_batches import FrameSource, caption_rows
@@ -27,6 +28,7 @@ class RetrievalCheck:
 
     def __init__(self, source: FrameSource, split: str, most_videos: int) -> None:
         self.source = source
+        self.split = split
         samples = source.samples
         self.videos: list[int] = []
         self.texts: list[int] = []
@@ -39,7 +41,8 @@ class RetrievalCheck:
             self.texts = [int(row) for row in rows if samples.texts[row].video in chosen]
 
     def metrics(self, teacher: FrozenTeacher, needed: tuple[str, ...], scores: Scores) -> dict[str, float]:
-        """R@1 and SumR in both directions, percent, and their mean R@1 as "score"; {} without rows.
+        """R@1 and SumR in both directions, percent, and their mean R@1 as "score"; {} without rows. Raises
+        InputError where none of their videos decodes.
 
         needed: which of the videos' signals `scores` starts from.
         """
@@ -72,12 +75,19 @@ class RetrievalCheck:
         usable: list[int] = []
         for start in range(0, len(self.videos), VIDEOS_AT_ONCE):
             found = self.source.frames(self.videos[start : start + VIDEOS_AT_ONCE])
+            if not found:
+                continue
             frames, valid = (
                 torch.from_numpy(np.stack([video[part] for video in found.values()])) for part in (0, 1)
             )
             encoded = teacher.encode_videos(frames, valid)
             parts.append({name: encoded[name].cpu() for name in needed} | {"frame_valid": valid})
             usable += list(found)
+        if not usable:
+            raise InputError(
+                f"not one video of split {self.split!r} decodes, by which the best epoch is kept; see that "
+                "they are whole, or name another --val-split"
+            )
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, usable
 
     @staticmethod

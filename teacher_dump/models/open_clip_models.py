@@ -69,8 +69,17 @@ class Preprocessing:
 
 
 def with_weights(architecture: str, pretrained: str | None) -> tuple[nn.Module, str]:
-    """The model, and where its weights are from: "random", "file" or the tag."""
+    """The model, and where its weights are from: "random", "file" or the tag.
+
+    Raises MissingFileError where no weights were named: nobody gets random ones without saying so.
+    """
     if pretrained is None:
+        raise MissingFileError(
+            f"no weights were named for {architecture}; give --pretrained TAG, e.g. "
+            f"{', '.join(open_clip.list_pretrained_tags_by_model(architecture)[:2]) or 'of open_clip'}, or "
+            f"--checkpoint FILE (or, to try things out, --pretrained {RANDOM})"
+        )
+    if pretrained == RANDOM:
         return random_model(architecture), RANDOM
     path = Path(pretrained)
     if path.suffix in CHECKPOINT_SUFFIXES or path.is_file():

@@ -130,6 +130,12 @@ class PairOptions:
         """Whether a shortlist decides which pairs are scored."""
         return self.topk is not None or (self.plan is not None and self.plan.k is not None)
 
+    def ranks(self, split: str) -> bool:
+        """Whether the rows of `split` will be ranked against each other, as a report of R@1 needs them."""
+        if self.topk is not None:
+            return not self.splits or split in self.splits
+        return self.plan is None
+
     def layout_of(self, emitted: Sequence[SignalSpec]) -> str:
         """The layout of a teacher that emits `emitted`; raises InputError for one that it can't have."""
         scores_pairs = any(spec.name == LOGITS for spec in emitted)

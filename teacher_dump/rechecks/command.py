@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.card import write_card
-from store.cli import HelpFormatter, add_debug, at_least_one
+from store.cli import HelpFormatter, add_debug, at_least_one, from_zero
 from store.durable import canonical_json, read_json, write_file
 from store.errors import InputError
 from store.identity import PLUGIN
@@ -19,9 +19,9 @@ from store.seen_frames import FoundFiles
 from store.untrusted import printable, shown
 from teacher_dump import teachers
 from teacher_dump.dump_options import add_teacher_options, parse_layers, teacher_options
+from teacher_dump.rechecks.dumped_options import as_dumped, plugin_of
 
 if TYPE_CHECKING:
-    from store.reader import TeacherReader
     from teacher_dump.rechecks.comparison import Comparison
     from teacher_dump.rechecks.recheck import Recheck
 
@@ -39,7 +39,7 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(execute=execute)
     parser.add_argument("cache", type=Path, help="folder of the cache")
     parser.add_argument("--sample", type=at_least_one, default=64, help="videos, and texts, to look at")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw; another looks at other rows")
+    parser.add_argument("--seed", type=from_zero, default=0, help="of the draw; another looks at other rows")
     parser.add_argument(
         "--data",
         type=Path,
@@ -61,8 +61,7 @@ def add_command(commands: Any) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     cache = open_cache(arguments.cache)
     reader = cache.teacher(chosen_teacher(cache, arguments.teacher))
-    plugin = str(reader.identity.get(PLUGIN, reader.name))
-    check_name("teacher", plugin, plugin_names(teachers))
+    check_name("teacher", plugin_of(reader), plugin_names(teachers))
     paths = video_files(cache, arguments.dataset, arguments.data)
 
     from store.inputs.decode_pool import Limits
@@ -72,7 +71,8 @@ def execute(arguments: argparse.Namespace) -> int:
     limits = Limits(arguments.time_limit, arguments.memory_limit_mb)
     settings = RecheckSettings(arguments.sample, arguments.seed, arguments.decoders, limits)
     asked = as_dumped(arguments, reader)
-    teacher = load_teacher(plugin, teacher_options(asked, parse_layers(asked.layers)), reader.name)
+    name = reader.name if PLUGIN in reader.identity else asked.teacher
+    teacher = load_teacher(asked.teacher, teacher_options(asked, parse_layers(asked.layers)), name)
     found = recheck(reader, teacher, paths, settings)
     path = write_report(cache, found)
     write_card(cache.path)
@@ -91,18 +91,6 @@ def chosen_teacher(cache: Cache, name: str | None) -> str:
     chosen = cache.teacher_names[0] if name is None else name
     check_name("teacher", chosen, cache.teacher_names)
     return chosen
-
-
-def as_dumped(arguments: argparse.Namespace, reader: TeacherReader) -> argparse.Namespace:
-    """The options, those that were left out being what the cache tells of its teacher."""
-    told = reader.identity
-    asked = argparse.Namespace(**vars(arguments))
-    asked.teacher = reader.name
-    asked.frames = arguments.frames or reader.view.frames
-    asked.dtype = arguments.dtype or told.get("dtype", "float32")
-    if arguments.layers is None and told.get("layers"):
-        asked.layers = ",".join(str(layer) for layer in told["layers"])
-    return asked
 
 
 def video_files(cache: Cache, dataset: str | None, data: Path | None) -> dict[int, Path]:

@@ -23,6 +23,7 @@ from store.seen_frames import SeenView
 from store.signals import ALL_TOKENS, SignalSpec
 from teacher_dump.forward import stacked, text_signals, video_signals
 from teacher_dump.rechecks.comparison import ITSELF, TEXTS, VIDEOS, Comparison
+from teacher_dump.rechecks.dumped_options import REENCODED
 from teacher_dump.rechecks.pairs import compare_pairs
 from teacher_dump.rechecks.stored_comparison import new_comparison, take
 from teacher_dump.rechecks.suspicion import Suspicion, suspicions
@@ -100,6 +101,7 @@ def recheck(
         of_pairs = compare_pairs(reader, teacher, videos, texts, generator)
     found = {**teacher.identity(), "view": teacher.view.to_dict()}
     stored = {**plan.identity, "view": plan.view.to_dict()}
+    stored.pop(REENCODED, None)  # another encoding, not another teacher
     return Recheck(
         teacher=reader.name,
         seed=settings.seed,

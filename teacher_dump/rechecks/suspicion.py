@@ -31,12 +31,16 @@ FIELDS = {
     "logit_scale": WEIGHTS,
     "temperature": WEIGHTS,
     "quick_gelu": WEIGHTS,
+    "encoders": WEIGHTS,
+    "head": WEIGHTS,
+    "shifted_blocks": WEIGHTS,
+    "noise": WEIGHTS,
     "mean": PREPROCESSING,
     "std": PREPROCESSING,
     "view": PREPROCESSING,
     "tokenizer": TOKENIZER,
     "context_length": TOKENIZER,
-    "prompts": TOKENIZER,
+    "classifier": TOKENIZER,
     "dtype": DTYPE,
 }
 """Which suspicion a field of the teacher's identity bears out."""

@@ -168,11 +168,13 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     return AlbefTeacher(model, tokenizer, options.layers, momentum).run_as(options)
 
 
-def official() -> AlbefTeacher:
+def official(options: TeacherOptions) -> AlbefTeacher:
     """At the size of the published model; under `torch.device("meta")` it costs no memory."""
+    options.refuse("albef", "frames", "words")
     text = BertSizes(30522, 768, 12, 6, 12, 3072, 512, 768)
     model = Albef(AlbefSizes(384, 16, 768, 12, 12, 3072, text, 256))
-    return AlbefTeacher(model, wordpiece_tokenizer(dict(zip(SPECIAL, range(4), strict=True)), WORDS))
+    tokenizer = wordpiece_tokenizer(dict(zip(SPECIAL, range(4), strict=True)), WORDS)
+    return AlbefTeacher(model, tokenizer, options.layers)
 
 
 def tiny(seed: int) -> AlbefTeacher:

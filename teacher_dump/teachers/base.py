@@ -4,7 +4,9 @@ A teacher module offers three functions and a card, and nothing else is asked of
 
     load(options: TeacherOptions) -> Teacher     the real one, from a checkpoint
     tiny(seed: int) -> Teacher                   weight-free and small, for the contract tests
-    official() -> Teacher                        at its published size, for counting; built on the meta device
+    official(options: TeacherOptions) -> Teacher
+                                                 at its published size, for counting; built on the meta
+                                                 device; layers, frames and words are heeded, or refused
     CARD: TeacherCard                            where its weights are from
 """
 
@@ -31,12 +33,12 @@ DTYPES = {FLOAT32: torch.float32, "float16": torch.float16, "bfloat16": torch.bf
 class TeacherOptions:
     """What a user may say about a teacher; a teacher refuses what it does not know with InputError.
 
-    checkpoint: a file with weights. architecture, pretrained: for teachers that come in many
-    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view. dtype: precision of
-    the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the forms of
-    one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features,
-    prompts, learned_prompt: of teacher `classes`. words: token ids of a text, where the weights leave it
-    open.
+    checkpoint: a file with weights. architecture, pretrained: for teachers that come in many (open_clip's
+    names). layers: ViT blocks to tap, counted from 0. frames, clips, crops: of the view. dtype: precision
+    of the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the
+    forms of one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes,
+    features, prompts, learned_prompt: of teacher `classes`. words: token ids of a text, where the weights
+    leave it open.
     """
 
     checkpoint: Path | None = None
@@ -44,6 +46,8 @@ class TeacherOptions:
     pretrained: str | None = None
     layers: tuple[int, ...] | None = None
     frames: int | None = None
+    clips: int | None = None
+    crops: int | None = None
     dtype: str = FLOAT32
     device: str = "cpu"
     variant: tuple[str, ...] = ()

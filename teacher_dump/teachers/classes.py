@@ -48,14 +48,15 @@ class Classifier:
     described: dict[str, Any]
 
     def rows_of(self, names: Sequence[str]) -> Tensor:
-        """[B, D]; raises InputError for a name that is not in the list."""
-        place = {name: row for row, name in enumerate(self.names)}
-        if unknown := [name for name in names if name not in place]:
+        """[B, D] of the names, bare or in a dataset's own template; raises InputError for one that is not in
+        the list."""
+        place = {bare_name(name): row for row, name in enumerate(self.names)}
+        if unknown := [name for name in names if bare_name(name) not in place]:
             raise InputError(
                 f"the text {unknown[0]!r} is none of the {len(place)} classes; --classes lists the "
                 "dataset's own names, one a line"
             )
-        return self.rows[[place[name] for name in names]]
+        return self.rows[[place[bare_name(name)] for name in names]]
 
 
 class ClassesTeacher(ClipTeacher):
@@ -166,10 +167,12 @@ def classifier_of(options: TeacherOptions, width: int) -> Classifier:
     return Classifier(tuple(names), rows_CD, described)
 
 
-def official() -> ClassesTeacher:
+def official(options: TeacherOptions) -> ClassesTeacher:
     """ViT-B/32 of OpenAI; under `torch.device("meta")` it costs no memory."""
-    plain = clip.official()
-    return ClassesTeacher(plain.model, clip.ARCHITECTURE, RANDOM, plain.tokenize)
+    options.refuse("classes", "words")
+    plain, frames = clip.official(TeacherOptions(layers=())), options.frames or clip.FRAMES
+    towers = (plain.model, clip.ARCHITECTURE, RANDOM, plain.tokenize)
+    return ClassesTeacher(*towers, frames=frames, layers=options.layers)
 
 
 def tiny(seed: int) -> ClassesTeacher:

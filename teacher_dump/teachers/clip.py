@@ -176,10 +176,18 @@ def load_towers(options: TeacherOptions, make: Callable[..., ClipTeacher]) -> Cl
     return make(model, architecture, weights, tokenize, frames=frames, layers=layers, pixels=pixels)
 
 
-def official() -> ClipTeacher:
+def official(options: TeacherOptions) -> ClipTeacher:
     """ViT-B/32 of OpenAI; under `torch.device("meta")` it costs no memory."""
-    model = build_towers(TowerSizes.vit_b_32())
-    return ClipTeacher(model, ARCHITECTURE, RANDOM, lambda texts: tokens.tokenize(texts, 77), layers=())
+    options.refuse("clip", "words")
+    model, frames = build_towers(TowerSizes.vit_b_32()), options.frames or FRAMES
+    return ClipTeacher(
+        model,
+        ARCHITECTURE,
+        RANDOM,
+        lambda texts: tokens.tokenize(texts, 77),
+        frames=frames,
+        layers=options.layers,
+    )
 
 
 def tiny(seed: int) -> ClipTeacher:

@@ -95,9 +95,10 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     return teacher.run_as(options)
 
 
-def official() -> Clip4ClipTeacher:
+def official(options: TeacherOptions) -> Clip4ClipTeacher:
     """seqTransf at the size of the published model; under `torch.device("meta")` it costs no memory."""
-    return teacher_of(Clip4Clip(Clip4ClipSizes(TowerSizes.vit_b_32(), 4, 77)))
+    model = Clip4Clip(Clip4ClipSizes(TowerSizes.vit_b_32(), 4, 77))
+    return teacher_of(model, options.frames or FRAMES, options.layers, options.words or WORDS)
 
 
 def tiny(seed: int) -> Clip4ClipTeacher:

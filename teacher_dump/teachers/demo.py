@@ -34,12 +34,13 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     return teacher_of(model, vocabulary, options.layers).run_as(options)
 
 
-def official() -> XClipTeacher:
+def official(options: TeacherOptions) -> XClipTeacher:
     """As shipped, at random, with the words of one caption."""
-    return tiny(0)
+    options.refuse("demo", "frames", "words")
+    return tiny(0, options.layers)
 
 
-def tiny(seed: int) -> XClipTeacher:
+def tiny(seed: int, layers: tuple[int, ...] | None = None) -> XClipTeacher:
     """The same size, at random: it is tiny already."""
     vocabulary = CompactVocabulary.of([demo_world.CAPTION])
-    return teacher_of(seeded(seed, lambda: XClip(xclip_sizes(vocabulary))), vocabulary, None)
+    return teacher_of(seeded(seed, lambda: XClip(xclip_sizes(vocabulary))), vocabulary, layers)

@@ -51,12 +51,13 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     return teacher_of(model, vocabulary, options.layers).run_as(options)
 
 
-def official() -> AlbefTeacher:
+def official(options: TeacherOptions) -> AlbefTeacher:
     """As shipped, at random, with the words of one caption."""
-    return tiny(0)
+    options.refuse(NAME, "frames", "words")
+    return tiny(0, options.layers)
 
 
-def tiny(seed: int) -> AlbefTeacher:
+def tiny(seed: int, layers: tuple[int, ...] | None = None) -> AlbefTeacher:
     """The same size, at random: it is tiny already."""
     vocabulary = CompactVocabulary.of([demo_world.CAPTION])
-    return teacher_of(seeded(seed, lambda: Albef(sizes(vocabulary))), vocabulary, None)
+    return teacher_of(seeded(seed, lambda: Albef(sizes(vocabulary))), vocabulary, layers)

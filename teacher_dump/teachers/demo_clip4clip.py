@@ -41,12 +41,13 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     return teacher_of(model, vocabulary, options.layers).run_as(options)
 
 
-def official() -> Clip4ClipTeacher:
+def official(options: TeacherOptions) -> Clip4ClipTeacher:
     """As shipped, at random, with the words of one caption."""
-    return tiny(0)
+    options.refuse(NAME, "frames", "words")
+    return tiny(0, options.layers)
 
 
-def tiny(seed: int) -> Clip4ClipTeacher:
+def tiny(seed: int, layers: tuple[int, ...] | None = None) -> Clip4ClipTeacher:
     """The same size, at random: it is tiny already."""
     vocabulary = CompactVocabulary.of([demo_world.CAPTION])
-    return teacher_of(seeded(seed, lambda: Clip4Clip(sizes(vocabulary))), vocabulary, None)
+    return teacher_of(seeded(seed, lambda: Clip4Clip(sizes(vocabulary))), vocabulary, layers)

@@ -145,9 +145,11 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     return teacher.run_as(options)
 
 
-def official() -> Ts2NetTeacher:
+def official(options: TeacherOptions) -> Ts2NetTeacher:
     """At the size of the published model; under `torch.device("meta")` it costs no memory."""
-    return Ts2NetTeacher(Ts2Net(Ts2NetSizes(TowerSizes.vit_b_32(), 4, 77, shifted=(10, 11))))
+    model = Ts2Net(Ts2NetSizes(TowerSizes.vit_b_32(), 4, 77, shifted=(10, 11)))
+    frames, words = options.frames or FRAMES, options.words or WORDS
+    return Ts2NetTeacher(model, frames, options.layers, words=words)
 
 
 def tiny(seed: int) -> Ts2NetTeacher:

@@ -110,9 +110,11 @@ def teacher_of(model: XClip, frames: int | None = None, layers: Sequence[int] | 
     return XClipTeacher("xclip", model, view, tokenizer, layers, OFFICIAL_TEMPERATURE)
 
 
-def official() -> XClipTeacher:
+def official(options: TeacherOptions) -> XClipTeacher:
     """At the size of the published model; under `torch.device("meta")` it costs no memory."""
-    return teacher_of(XClip(XClipSizes(TowerSizes.vit_b_32(), 12, 32, 4, 77)))
+    options.refuse("xclip", "words")
+    sizes = XClipSizes(TowerSizes.vit_b_32(), options.frames or 12, 32, 4, 77)
+    return teacher_of(XClip(sizes), layers=options.layers)
 
 
 def tiny(seed: int) -> XClipTeacher:

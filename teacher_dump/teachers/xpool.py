@@ -82,9 +82,10 @@ def load(options: TeacherOptions) -> FrozenTeacher:
     return XPoolTeacher(model, options.frames or FRAMES, options.layers).run_as(options)
 
 
-def official() -> XPoolTeacher:
+def official(options: TeacherOptions) -> XPoolTeacher:
     """At the size of the published model; under `torch.device("meta")` it costs no memory."""
-    return XPoolTeacher(XPool(XPoolSizes(TowerSizes.vit_b_32())))
+    options.refuse("xpool", "words")
+    return XPoolTeacher(XPool(XPoolSizes(TowerSizes.vit_b_32())), options.frames or FRAMES, options.layers)
 
 
 def tiny(seed: int) -> XPoolTeacher:

@@ -6,23 +6,27 @@ import multiprocessing
 import pickle
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
 
 from distributed import get_worker
 
-from store.contents import read_attributes
 from store.errors import MissingFileError
 from store.identity import require_same
 from store.inputs.samples import Samples
-from store.layout import DATASET_IDENTITY, dataset_attributes
 from store.ledger import Commit
 from store.lock import require_writer
 from teacher_dump.dump_shard import ShardDumper
 from teacher_dump.plan import ShardTask
 from teacher_dump.teachers.base import Teacher
-from teacher_dump.workers.jobs import DumpJob, Report, Sources, library_versions, open_dumper, run_task
+from teacher_dump.workers.jobs import (
+    DumpJob,
+    Report,
+    Sources,
+    dataset_identity,
+    library_versions,
+    open_dumper,
+    run_task,
+)
 
 REPORT_EVERY_S = 1.0
 REPLACE = "give every worker the same files, options and versions as the coordinator, and resume"
@@ -77,10 +81,7 @@ def load_checked(job: DumpJob, sources: Sources) -> tuple[Samples, Teacher]:
         )
     require_same(dict(job.libraries), library_versions(), "the libraries of a worker", REPLACE)
     samples = sources.samples()
-    stored = read_attributes(job.root, "").get("dataset")
-    require_same(
-        _identity(stored), _identity(dataset_attributes(samples)), "the dataset in a worker", REPLACE
-    )
+    require_same(dict(job.dataset), dataset_identity(samples), "the dataset in a worker", REPLACE)
     teacher, plan = sources.teacher(), job.plan
     require_same(
         {"identity": plan.identity, "view": plan.view.to_dict(), "device": plan.execution["device"]},
@@ -89,10 +90,6 @@ def load_checked(job: DumpJob, sources: Sources) -> tuple[Samples, Teacher]:
         REPLACE,
     )
     return samples, teacher
-
-
-def _identity(dataset: Any) -> dict[str, Any]:
-    return {name: dataset.get(name) for name in DATASET_IDENTITY} if isinstance(dataset, Mapping) else {}
 
 
 def may_have_children() -> None:

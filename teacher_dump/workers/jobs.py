@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from store.errors import InputError
 from store.inputs.decode_pool import DecodePool, Limits
 from store.inputs.samples import Samples, Segment
-from store.layout import TeacherPlan
+from store.layout import DATASET_IDENTITY, TeacherPlan, dataset_attributes
 from store.ledger import Commit
 from store.lock import require_writer
 from store.lookup import load_plugin, plugin_names
@@ -52,8 +53,8 @@ class DumpJob:
     view_is_complete: the view was stored by an earlier teacher, so its frames are compared with this dump's
     instead of written. writer: token of the coordinator's lock; a task whose coordinator is gone stops.
     decoders: processes that decode ahead, within `limits` a video. libraries: versions that the coordinator
-    runs; another one in a worker would give other labels. segments: of the dataset's rows, up to the one that
-    `plan` is of; one of all rows if not given.
+    runs; another one in a worker would give other labels. dataset: what identifies the coordinator's rows.
+    segments: of these rows, up to the one that `plan` is of; one of all rows if not given.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class DumpJob:
     decoders: int
     limits: Limits
     libraries: Mapping[str, str]
+    dataset: Mapping[str, Any]
     segments: tuple[Segment, ...] = ()
 
 
@@ -114,6 +116,12 @@ def _run_once(dumper: ShardDumper, writer: str, task: ShardTask, report: Report)
 
     commit = dumper.run(task, progress)
     return replace(commit, seconds=round(time.monotonic() - began, 3))
+
+
+def dataset_identity(samples: Samples) -> dict[str, Any]:
+    """By what processes tell that they run over the same rows, however many segments a cache has of them."""
+    told = dataset_attributes(samples)
+    return {name: told[name] for name in DATASET_IDENTITY}
 
 
 def library_versions() -> dict[str, str]:

@@ -31,6 +31,7 @@ from student_train.students import afa, sab, side_network
 from student_train.teachers import Teachers
 from student_train.training_rows import training_rows
 from teacher_dump.teachers import clip4clip, ts2net, xclip
+from teacher_dump.teachers.base import TeacherOptions
 from tests.bench import report
 from tests.bench.bench_side import resident_mb
 from tests.bench.report import Bar
@@ -97,7 +98,10 @@ GROUNDS = {"features": features, "frames": frames, "sab": mobile, "side_network"
 def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, float]]:
     """(c) of a part: its arms by name, and how many times the step of (b) each takes at least."""
     if part == "frames":
-        one, second = LiveTeacher(xclip.teacher_of(x_clip(32))), LiveTeacher(ts2net.official(), role="second")
+        one, second = (
+            LiveTeacher(xclip.teacher_of(x_clip(32))),
+            LiveTeacher(ts2net.official(TeacherOptions()), role="second"),
+        )
         larger, two = LiveTeacher(xclip.teacher_of(x_clip(16))), replace(taught, losses=OFFICIAL_TWO)
         return {
             "(c) live X-CLIP of ViT-B/32": (ground.live(taught, [one]), 1.2),
@@ -108,6 +112,7 @@ def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, fl
         teacher = LiveTeacher(clip4clip.teacher_of(clip_4_clip(), 4, range(12)))
         return {"(c) live CLIP4Clip of ViT-B/32": (ground.live(taught, [teacher]), 1.2)}
     if part == "side_network":
+        assert isinstance(taught.model, SideConfig)
         live = Way(replace(taught.model, way_in=LIVE), taught.losses)
         return {"(c) live ViT-B/32": (replace(ground, steps=1, warm=0).resident(live), 1.2)}
     return {}
@@ -201,7 +206,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.peak:
-        peak(*options.peak, options.folder)
+        part, way = options.peak
+        peak(part, way, options.folder)
         return
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-train-") as temporary:
         found = measured_parts(options, Path(temporary))

@@ -46,7 +46,9 @@ def make_samples(folder: Path, videos: int) -> Samples:
 
 
 def random_clip(architecture: str, frames: int, device: str = "cpu", dtype: str = "float32") -> Teacher:
-    options = TeacherOptions(architecture=architecture, frames=frames, device=device, dtype=dtype)
+    options = TeacherOptions(
+        architecture=architecture, pretrained="random", frames=frames, device=device, dtype=dtype
+    )
     return load_teacher("clip", options)
 
 

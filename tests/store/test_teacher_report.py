@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from store.durable import canonical_json, write_file
+from store.cli import run_cli
+from store.durable import canonical_json, read_json, write_file
 from store.errors import InputError
 from store.inputs.protocol import MULTI_CAPTION, RECOGNITION
 from store.inputs.samples import CLASS, Samples, Split, Text
 from store.reader import open_cache
 from store.retrieval_metrics import recognition_metrics, retrieval_metrics
 from store.teacher_report import compared, complaint, expected_split, parse_expectation, teacher_report
+from teacher_dump.__main__ import build_parser
 from teacher_dump.report_command import report_teacher
 from tests.synthetic_cache import SIGNALS, synthetic_samples, write_synthetic_cache
 
@@ -119,6 +121,19 @@ def test_a_number_that_can_not_be_computed_does_not_meet_an_expectation(tmp_path
 def test_an_expectation_is_a_percentage(words):
     with pytest.raises(InputError, match="--expect-r1"):
         parse_expectation(words)
+
+
+def test_an_expectation_is_of_one_teacher(tmp_path, capsys):
+    root = tmp_path / "c.zarr"
+    for name in ("synthetic", "other"):
+        write_synthetic_cache(root, samples(), signals=FACTORED, teacher=name)
+    command = [build_parser(), ["report", str(root), "--expect-r1", "45.3"]]
+    assert run_cli(*command) == 2
+    assert "choose one with --teacher other | synthetic" in capsys.readouterr().err
+    assert not (root / "reports" / "retrieval.json").exists()
+    command[1] += ["--teacher", "other"]
+    assert run_cli(*command) == 1
+    assert list(read_json(root / "reports" / "retrieval.json")["teachers"]) == ["other"]
 
 
 def test_an_expectation_is_about_the_test_split_unless_another_is_named():

@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 from store.errors import InputError, MissingFileError, UnknownNameError
+from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from student_train.clip_towers import TINY, ClipTowers, create, normalised, text_part
 from student_train.needs import FRAME_VALID, PIXELS, TEXT
 from student_train.optimizer import make_optimizer
 from student_train.students import afa
 from student_train.temporal_transformer import TemporalTransformer
+from student_train.visual_tower import VisualTower
 
 SIZES = {**afa.tiny()[1], PIXELS: {"M": 3, "Y": 32, "X": 32, "C": 3}}
 CONFIG = afa.Config(way_in="frames", architecture=TINY, temporal_layers=1, words=12)
@@ -54,6 +56,19 @@ def test_pixels_are_normalised_as_clip_wants_them() -> None:
     found = normalised(frames, (0.5, 0.25, 0.0), (0.5, 0.5, 1.0))
     assert found.shape == (1, 1, 3, 2, 2)
     assert found[0, 0, :, 0, 0].tolist() == pytest.approx([1.0, -0.5, 0.0])
+
+
+def test_pixels_are_normalised_as_the_weights_want_them_also_where_a_student_is_only_evaluated(
+    weights: Path,
+) -> None:
+    with torch.device("meta"):
+        towers = ClipTowers.of("MobileCLIP-S1", weights="datacompdr")
+        tower = VisualTower.of("ViT-L-14-CLIPA", weights="datacomp1b")
+    assert (towers.mean, towers.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert tower.mean == pytest.approx((0.485, 0.456, 0.406))
+    for config in (CONFIG, dataclasses.replace(CONFIG, weights=str(weights))):
+        found = afa.build(config, SIZES).towers
+        assert (found.mean, found.std) == (CLIP_MEAN, CLIP_STD)
 
 
 def test_a_missing_frame_is_zeros_to_the_tower_whatever_stands_there(student: afa.AfaStudent) -> None:

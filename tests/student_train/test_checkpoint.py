@@ -8,6 +8,7 @@ from student_train.checkpoint import (
     LOG_FILE,
     STORY_FILE,
     STUDENT_FILE,
+    Checkpoints,
     StepLog,
     load_parameters,
     load_story,
@@ -54,3 +55,13 @@ def test_a_damaged_student_is_recognised(folder, damage: str) -> None:
         file.write_bytes(content if damage == "change a byte" else content[:-3])
     with pytest.raises(DamagedCacheError, match="train again"):
         load_parameters(folder)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b'{"facts": {"step": 9}}'])
+def test_where_every_checkpoint_is_damaged_a_training_is_told_that_it_begins_anew(tmp_path, content) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(4, STATE, {"step": 4})
+    assert checkpoints.step() == 4
+    (tmp_path / "step-00000004.json").write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="step-00000004.*none before it, so the training begins anew"):
+        assert checkpoints.newest() is None

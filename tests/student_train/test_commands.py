@@ -213,6 +213,8 @@ def test_report_writes_table_and_picture_anew(run: Path, command: Command) -> No
         ("--seeds", "-1", ("different whole numbers",)),
         ("--track", "wandbb", ("did you mean 'wandb'",)),
         ("--role", "second=orakel", ("did you mean 'oracle'",)),
+        ("--role", "secnd=oracle", ("role", "did you mean 'second'")),
+        ("--set", "losses.coarse_pearson@second=1", ("nobody fills", "--role second=TEACHER")),
     ],
 )
 def test_what_does_not_fit_the_run_is_refused_in_one_line(

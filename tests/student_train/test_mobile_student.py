@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from store.errors import InputError, MissingFileError, UnknownNameError
+from store.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from student_train.clip_towers import TINY, create
 from student_train.frame_encoder import FrameEncoder
 from student_train.losses.layers import LayerOptions
@@ -152,6 +153,21 @@ def test_a_cache_whose_layers_have_no_square_of_patches_is_refused() -> None:
 def test_a_configuration_without_meaning_is_refused(wrong: dict) -> None:
     with pytest.raises(InputError):
         Config(**wrong)
+
+
+@pytest.mark.parametrize("weights", ["cvnets_in1k", "mine.safetensors"])
+def test_public_weights_of_the_encoder_get_pixels_as_they_were_trained_on_them(weights: str) -> None:
+    sizes = {name: size for name, size in TINY_SIZES.items() if not name.startswith("vit_layers/")}
+    plain = dataclasses.replace(TINY_CONFIG, teacher_layers=(), borders=())
+    assert sab.build(plain, sizes).statistics == (CLIP_MEAN, CLIP_STD)
+    public = dataclasses.replace(plain, vision_weights=weights)
+    assert sab.build(public, sizes).statistics == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def test_public_weights_that_timm_has_not_are_refused_with_those_that_it_has() -> None:
+    config = dataclasses.replace(TINY_CONFIG, vision_weights="cvnets_in1")
+    with pytest.raises(UnknownNameError, match="did you mean 'cvnets_in1k'"):
+        sab.build(config, TINY_SIZES)
 
 
 def test_an_encoder_and_a_stage_that_nobody_has_are_refused() -> None:

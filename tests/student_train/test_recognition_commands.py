@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from store.inputs.protocol import RECOGNITION
 from store.inputs.samples import CLASS, DatasetCard, Samples, Split, Text, Video
 from store.inputs.view import View
 from store.layout import TeacherPlan
+from store.reader import open_cache
 from store.signals import SignalSpec
 from store.writer import CacheWriter
 from student_train.__main__ import main
+from student_train.configuration import Told
+from student_train.few_shot import choice_of
 from tests.synthetic_cache import shard_commits
 
 CLASSES, WIDTH, FRAMES = 6, 16, 3
@@ -27,7 +31,7 @@ SMALL = ("--student", "text4vis", "--recipe", "demo-features", "--seeds", "0,1")
 SMALL += ("--epochs", "4", "--batch-size", "12", "--learning-rates", "1e-3")
 
 
-def write_class_cache(root: Path, name: str, seed: int) -> Path:
+def write_class_cache(root: Path, name: str, seed: int, teacher: str = "oracle") -> Path:
     """Frames show the meaning of their class under noise, texts tell it: text is worth many videos."""
     count = sum(VIDEOS.values())
     bounds = np.cumsum([0, *VIDEOS.values()]).tolist()
@@ -49,7 +53,7 @@ def write_class_cache(root: Path, name: str, seed: int) -> Path:
         "shard_rows": {"V": count, "T": count, "videos": count},
     }
     identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}
-    plan = TeacherPlan("oracle", identity, View("frames", FRAMES, 8), SIGNALS, execution, {})
+    plan = TeacherPlan(teacher, identity, View("frames", FRAMES, 8), SIGNALS, execution, {})
     with CacheWriter(root, samples) as writer:
         writer.plan(plan)
         tasks = []
@@ -94,8 +98,38 @@ def test_the_table_of_few_shots_tells_every_arm_and_nothing_is_trained_twice(
 
 
 def test_each_number_of_shots_is_a_run_whose_numbers_can_be_repeated(few: Path, capsys) -> None:
+    assert "\nshots: 1\n" in (few / "shots-1" / "configuration.yaml").read_text()
     assert main(["evaluate", str(few / "shots-1")]) == 0
     assert "The same numbers" in capsys.readouterr().out
+
+
+def test_a_service_that_is_not_installed_is_told_before_the_first_shot(
+    cache: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    words = ["few-shot", str(cache), "--out", str(tmp_path / "x"), *SMALL, "--track", "trackio"]
+    assert main(words) == 2
+    assert "pip install trackio" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_videos_are_refused_where_the_student_reads_frozen_features(
+    cache: Path, tmp_path: Path, capsys
+) -> None:
+    words = ["few-shot", str(cache), "--out", str(tmp_path / "x"), *SMALL, "--videos", str(tmp_path)]
+    assert main(words) == 2
+    assert "leave out --videos" in capsys.readouterr().err
+
+
+def test_few_shots_over_many_epochs_warm_up_as_long_as_the_recipe(cache: Path) -> None:
+    settings = (("student", "text4vis"), ("recipe", "text4vis"))
+    configuration = Told(words=settings).resolve(open_cache(cache))
+    for epochs in (None, 10, 200):
+        recipe = choice_of(configuration, "1", epochs).recipe
+        assert recipe.shots == 1
+        assert recipe.epochs == (epochs or 30)
+        assert recipe.optimizer.warmup * recipe.epochs == pytest.approx(min(5, recipe.epochs / 6))
+    assert choice_of(configuration, "all", 200).recipe == configuration.recipe
 
 
 def test_a_student_of_captions_has_no_shots(cache: Path, tmp_path: Path, capsys) -> None:
@@ -107,14 +141,17 @@ def test_a_classifier_is_swapped_for_the_classes_that_were_left_out(
     cache: Path, tmp_path: Path, capsys
 ) -> None:
     run = tmp_path / "run"
-    told = ("--set", "classes=0,1,2,3", "--arms", "taught", "--seeds", "0")
+    told = ("--set", "classes=0,1,2,3", "--arms", "taught", "--seeds", "0", "--role", "classifier=oracle")
     assert main(["train", str(cache), "--out", str(run), *SMALL, *told]) == 0
     assert "4 classes" in capsys.readouterr().out
     assert main(["zero-shot", str(run)]) == 0
     printed = capsys.readouterr().out
     assert "2 classes that no student was trained on, 20 videos" in printed
-    other = write_class_cache(tmp_path / "other.zarr", "others", 5)
-    assert main(["zero-shot", str(run), "--cache", str(other)]) == 0
+    other = write_class_cache(tmp_path / "other.zarr", "others", 5, teacher="seer")
+    swapped = ["zero-shot", str(run), "--cache", str(other), "--teacher", "seer"]
+    assert main(swapped) == 2, "the teacher that made the classifier is not in that cache"
+    assert "unknown teacher 'oracle'" in capsys.readouterr().err
+    assert main([*swapped, "--role", "classifier=seer"]) == 0
     printed = capsys.readouterr().out
     assert "others, 6 classes" in printed
     assert "of half the classes" in printed

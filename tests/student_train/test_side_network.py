@@ -14,7 +14,7 @@ from student_train.live_layers import LiveLayers
 from student_train.needs import FRAME_VALID, PIXELS
 from student_train.side_blocks import SideNetwork, SideSizes, shifted
 from student_train.side_network_model import LIVE, MEAN, RECOGNITION, TUNED, Config, Parts, SideStudent
-from student_train.side_network_sizes import side_sizes
+from student_train.side_network_sizes import joint_width, side_sizes
 from student_train.side_network_start import openai_names
 from student_train.students import side_network
 from student_train.students.base import Task
@@ -142,6 +142,12 @@ def test_the_demos_teacher_is_met_by_what_the_student_starts_from() -> None:
     assert not any(parameter.requires_grad for parameter in student.head.ln_post.parameters())
 
 
+def test_a_head_of_another_architecture_than_the_students_is_refused() -> None:
+    student = built(replace(CONFIG, layers=(), cls_layer=1))
+    with pytest.raises(InputError, match=r"64 numbers of \[CLS\] to 32, this student 64 to 64"):
+        student.take_over({VISION_HEAD: torch.zeros(2 + 32, 64)})
+
+
 def test_eva_and_video_models_are_read_by_the_names_that_they_use() -> None:
     head = {"visual.trunk.norm.weight": torch.ones(4), "visual.trunk.head.weight": torch.ones(2, 4)}
     found = openai_names(
@@ -240,8 +246,14 @@ TABLE_1 = {
 
 @pytest.mark.parametrize(("name", "row"), TABLE_1.items())
 def test_every_configuration_of_the_paper_is_a_recipe(name: str, row: tuple[int, int, int]) -> None:
-    model = side_network.RECIPES[name].model
+    recipe = side_network.RECIPES[name]
+    model, frozen = recipe.model, recipe.untaught_model
     assert (model.layers[-1] + 1, len(model.layers), model.width) == row
+    assert frozen.architecture == model.architecture
+    joint = {"b16": 512, "l14": 768, "e14": 1024}[name.split("-")[1]]
+    assert joint_width(frozen.architecture) == joint, "as wide as what the baseline's [CLS] is projected to"
+    # What stands behind the layers: of the cache, or of public weights, never random.
+    assert frozen.starts_from or frozen.weights
 
 
 # Table 2, tunable parameters in millions (TP), with SSV2's classifier.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from store.__main__ import main as store
+from store.__main__ import build_parser
+from store.cli import run_cli
 from store.reader import open_cache
 from student_train.__main__ import main
 from tests.store.remote.range_server import RangeServer
@@ -33,10 +34,15 @@ def chunks(tmp_path, monkeypatch):
     forget(folder)
 
 
+def store(arguments: list[str]) -> int:
+    return run_cli(build_parser(), arguments)
+
+
 def results(run: Path) -> dict:
     return json.loads((run / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_url_is_trained_from_pinned_and_evaluated_again(server, chunks, learnable_path, tmp_path, capsys):
     url = f"{server.url}/{learnable_path.name}"
     digest = open_cache(learnable_path).digest
@@ -84,9 +90,9 @@ def test_a_command_that_needs_a_folder_refuses_a_url_in_one_line(command, capsys
 
 
 def test_a_dump_into_a_url_is_refused_in_one_line(capsys):
-    from teacher_dump.__main__ import main as dump
+    from teacher_dump.__main__ import build_parser as dump_parser
 
-    assert dump(["dump", "--cache", "s3://team/msrvtt.zarr"]) == 2
+    assert run_cli(dump_parser(), ["dump", "--cache", "s3://team/msrvtt.zarr"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: s3://... is a URL")
     assert error.count("\n") == 1

@@ -1,6 +1,8 @@
 """The contract, run over every student in the folder, and what is special about each."""
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,29 @@ def module(request: pytest.FixtureRequest) -> ModuleType:
 
 class TestEveryStudent(StudentContract):
     pass
+
+
+def test_torch_compile_is_applied_to_what_a_step_calls(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that `forward` goes round would stay as it was, and the option do nothing."""
+    config, sizes = module.tiny()
+    student = module.build(config, sizes)
+    called: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        method = getattr(student, name)
+
+        def call(*arguments: Any) -> Any:
+            called.append(name)
+            return method(*arguments)
+
+        return call
+
+    for name in student.compiled:
+        monkeypatch.setattr(student, name, counted(name))
+    student(random_batch(student.config.needs, sizes, pairs=4))
+    assert called == list(student.compiled)
 
 
 def test_the_text_projection_starts_as_the_identity() -> None:

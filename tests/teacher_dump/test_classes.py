@@ -135,6 +135,7 @@ def test_a_text_gets_the_row_of_its_class_in_any_batch(class_list, kind):
     )
     assert torch.equal(embedded(teacher), made.rows)
     assert torch.equal(embedded(teacher, NAMES[2:]), made.rows[2:])
+    assert torch.equal(embedded(teacher, ["a video of a person zumba."]), made.rows[2:])
     assert teacher.identity()["classifier"]["kind"] == kind
     with pytest.raises(InputError, match="'swimming' is none of the 3 classes"):
         embedded(teacher, ["swimming"])
@@ -177,4 +178,4 @@ def test_lists_and_features_that_are_none_are_refused(tmp_path, class_list):
 )
 def test_the_teacher_refuses_what_does_not_go_together(wrong, told):
     with pytest.raises(InputError, match=told):
-        classes.load(TeacherOptions(architecture="ViT-S-32", **wrong))
+        classes.load(TeacherOptions(architecture="ViT-S-32", pretrained="random", **wrong))

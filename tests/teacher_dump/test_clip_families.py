@@ -124,6 +124,12 @@ def small(monkeypatch):
     return clip.tiny_towers(3).state_dict()
 
 
+def test_random_weights_are_had_by_asking_for_them_alone(small):
+    with pytest.raises(MissingFileError, match=r"no weights were named for ViT-B-32; give --pretrained TAG"):
+        clip.load(TeacherOptions(frames=2))
+    assert with_weights("ViT-B-32", "random")[1] == "random"
+
+
 def test_a_state_dict_of_openai_is_read_without_its_three_numbers(small, tmp_path):
     numbers = {name: torch.tensor(7) for name in open_clip_models.OPENAI_NUMBERS}
     torch.save({**{name: value.half() for name, value in small.items()}, **numbers}, tmp_path / "openai.pt")

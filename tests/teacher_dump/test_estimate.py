@@ -219,6 +219,14 @@ def test_sizes_are_reckoned_without_a_dataset(tmp_path, capsys):
     assert told["bytes"]["signals"]["video_text_logits"] == pytest.approx(2 * 10_000 * 200_000, rel=0.01)
     assert told["bytes"]["signals"]["vit_layers/11"] == pytest.approx(10_000 * 12 * 50 * 768 * 2, rel=0.01)
     assert told["seconds"] is None
+    assert run("estimate", "--teacher", "clip4clip", "--videos", 1000, "--texts", 1000, "--layers", "3",
+               "--frames", 8, "--words", 20, "--json", "--cache", tmp_path / "c.zarr") in (0, 1)  # fmt: skip
+    asked = json.loads(capsys.readouterr().out)["bytes"]["signals"]
+    assert asked["vit_layers/3"] == pytest.approx(1000 * 8 * 50 * 768 * 2, rel=0.01)
+    assert asked["word_embedding"] == pytest.approx(1000 * 20 * 512 * 2, rel=0.01)
+    assert "vit_layers/11" not in asked
+    assert run("estimate", "--teacher", "xclip", "--videos", 10, "--texts", 10, "--words", 20) == 2
+    assert "takes no --words" in capsys.readouterr().err
     assert run("estimate", "--videos", 10) == 2
     assert "--videos and --texts go together" in capsys.readouterr().err
 

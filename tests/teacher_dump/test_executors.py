@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 import pytest
 
 from store.errors import IdentityError, InputError
-from teacher_dump.dump import dump
+from store.writer import CacheWriter
+from teacher_dump.dump import dump, make_job, make_plan
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings, checked_executor
 from teacher_dump.workers.dask_executor import DaskExecutor, Machine, this_machine, visible_devices
+from teacher_dump.workers.dask_worker import load_checked
+from teacher_dump.workers.executors import SerialExecutor
 from teacher_dump.workers.jobs import Sources
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
+from tests.teacher_dump.test_extend import grown
 
 STORAGE = StorageOptions(encodings={"vit_layers": "int8"}, width=8)
 SETTINGS = DumpSettings(batch_videos=1, batch_texts=1, threads=1, shard_rows=2, decoders=1, storage=STORAGE)
+PLAIN = DumpSettings(batch_videos=2, batch_texts=3, threads=1, shard_rows=3, decoders=1)
 TWO = Machine(workers=2, cores=2, worker_bytes=1 << 31)
 
 
@@ -70,6 +76,39 @@ def test_each_worker_owns_one_of_the_visible_gpus(monkeypatch):
         InputError, match="local:4 gives each worker a GPU of its own, cuda names 3; use local:3"
     ):
         this_machine(4, "cuda", None)
+
+
+def loaded(root, samples, theirs):
+    """What a worker has that reads the rows `theirs`, once it is compared with a coordinator of `samples`."""
+    with CacheWriter(root, samples, extend=True) as writer:
+        plan = make_plan(writer, ColourTeacher(), PLAIN, SerialExecutor())
+        job = make_job(writer, plan, PLAIN, SerialExecutor())
+        return load_checked(job, Sources(lambda: theirs, ColourTeacher))
+
+
+def test_a_worker_works_on_the_coordinators_rows_and_on_no_others(clips, tmp_path):
+    root, samples = tmp_path / "c.zarr", colour_samples(clips)
+    dump(root, samples, ColourTeacher(), PLAIN, {})
+    more = grown(clips)
+    assert loaded(root, samples, samples)[0] is samples
+    assert loaded(root, more, more)[0] is more
+    with pytest.raises(IdentityError, match="the dataset in a worker differs in"):
+        loaded(root, more, samples)
+
+
+@pytest.mark.slow
+def test_two_workers_append_the_rows_that_one_process_appends(clips, tmp_path):
+    """And another teacher, later, to all of them."""
+    more, first = grown(clips), tmp_path / "first.zarr"
+    dump(first, colour_samples(clips), ColourTeacher(), PLAIN, {})
+    roots = [shutil.copytree(first, tmp_path / name) for name in ("serial.zarr", "workers.zarr")]
+    with DaskExecutor(TWO, Sources(partial(grown, clips), ColourTeacher)) as two:
+        for root, executor in zip(roots, (SerialExecutor(), two), strict=True):
+            dump(root, more, ColourTeacher(), PLAIN, {}, executor, extend=True)
+    with DaskExecutor(TWO, Sources(partial(grown, clips), partial(ColourTeacher, name="bright"))) as two:
+        for root, executor in zip(roots, (SerialExecutor(), two), strict=True):
+            dump(root, more, ColourTeacher(name="bright"), PLAIN, {}, executor)
+    assert cache_tree(roots[1]) == cache_tree(roots[0])
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from teacher_dump.courses import demo_albef as demo_albef_course
 from teacher_dump.courses import demo_classes as demo_classes_course
 from teacher_dump.courses import demo_clip4clip as demo_clip4clip_course
 from teacher_dump.courses import xclip as xclip_course
-from teacher_dump.fitting import demo_clips, pair_batches
+from teacher_dump.fitting import demo_clips, pair_batches, validation
 from teacher_dump.fitting.bert_adam import BertAdam
 from teacher_dump.fitting.contrastive import contrastive_loss
 from teacher_dump.fitting.course import Decoding, FitRequest
@@ -373,6 +373,10 @@ def test_frames_beyond_the_memory_for_them_are_decoded_anew(samples, request_for
         (["xclip"], InputError, "wants --dataset"),
         (["xclop", "--dataset", "demo"], LookupError, "did you mean 'xclip'"),
         (["demo"], InputError, "is there; name another"),
+        (["clip4clip", "--queue", "8"], InputError, "no use for --queue"),
+        (["albef", "--context", "4"], InputError, "no use for --context"),
+        (["xclip", "--vocabulary", "vocab.txt"], InputError, "no use for --vocabulary"),
+        (["demo", "--overwrite", "--frames", "4"], InputError, "no use for --frames"),
     ],
 )
 def test_the_command_says_what_it_wants(words, error, told):
@@ -384,6 +388,20 @@ def test_the_command_says_what_it_wants(words, error, told):
 def test_a_fit_without_first_weights_says_what_they_are(request_for):
     with pytest.raises(MissingFileError, match=r"CLIP's weights.*--checkpoint"):
         clip4clip_course.course(request_for(clip4clip_course.DEFAULTS))
+
+
+def test_videos_that_do_not_decode_are_left_out_of_the_validation(request_for, monkeypatch):
+    monkeypatch.setattr(validation, "VIDEOS_AT_ONCE", 4)
+    course = demo_clip4clip_course.course(request_for(demo_clip4clip_course.DEFAULTS))
+    broken, decoded = course.check.videos[:4], course.source.frames
+    monkeypatch.setattr(
+        course.source, "frames", lambda rows: decoded([row for row in rows if row not in broken])
+    )
+    assert course.validate()["score"] > 0
+    monkeypatch.setattr(course.source, "frames", lambda rows: {})
+    with pytest.raises(InputError, match="not one video of split 'val' decodes"):
+        course.validate()
+    course.close()
 
 
 def test_fewer_captions_than_a_batch_are_refused(request_for):

@@ -14,6 +14,7 @@ from teacher_dump.dump import dump
 from teacher_dump.plan import execution
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import xclip
+from teacher_dump.teachers.base import TeacherOptions
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples
 
 MOST_OBJECTS = 10_000
@@ -45,7 +46,7 @@ def files_beside(tmp_path_factory) -> int:
 @pytest.mark.parametrize(("layers", "most"), [((), 500), ((2, 5, 8, 11), 800)])
 def test_an_msrvtt_size_cache_with_the_signals_of_afa_has_few_objects(files_beside, layers, most):
     with torch.device("meta"):
-        teacher = xclip.official()
+        teacher = xclip.official(TeacherOptions())
     sizes = {**{axis: teacher.frame_sizes[axis] for axis in "RM"}, "L": 50, "D": 768}
     specs = [spec for spec in teacher.signals if spec.name in AFA]
     specs += [SignalSpec(f"vit_layers/{layer}", sizes) for layer in layers]

@@ -23,7 +23,9 @@ from teacher_dump.models.xclip_scores import XClip, XClipSizes
 from teacher_dump.pairs.layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
 from teacher_dump.rechecks.comparison import Comparison, same_order
+from teacher_dump.rechecks.dumped_options import told_options
 from teacher_dump.rechecks.recheck import RecheckSettings, draw, recheck
+from teacher_dump.reencode import reencode
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import xclip
 from tests.store.test_writer_and_reader import tree
@@ -222,6 +224,37 @@ def test_the_command_exits_1_and_says_what_to_suspect(own, clips, capsys):
 def test_a_teacher_that_the_cache_has_not_is_named(own, clips, capsys):
     assert run("recheck", own, "--data", clips, "--teacher", "xclip") == 2
     assert "unknown teacher 'xclip'" in capsys.readouterr().err
+
+
+def test_a_teacher_stored_another_way_is_held_to_the_one_that_it_came_from(own, clips, tmp_path, capsys):
+    root = shutil.copytree(own, tmp_path / "c.zarr")
+    reencode(root, colour_samples(clips), "demo", "small", {"vit_layers": "int8"})
+    assert run("recheck", root, "--data", clips, "--teacher", "small", "--decoders", 1) == 0
+    assert "identity differs" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("teacher", "changes", "told"),
+    [
+        ("clip", {"architecture": {"family": "open_clip", "name": "ViT-L-14"}}, {"architecture": "ViT-L-14"}),
+        ("clip4clip", {"context_length": 64}, {"words": 64}),
+        ("xclip", {"context_length": 32}, {}),
+        ("ts2net", {"noise": None, "context_length": 32}, {"words": 32, "variant": "noise-free"}),
+        ("ts2net", {"noise": {"samples": 500}, "shifted_blocks": []}, {"variant": "no-shift"}),
+        ("albef", {"encoders": "momentum", "layers": [3, 11]}, {"variant": "momentum", "layers": "3,11"}),
+        ("classes", {"classifier": {"kind": "text", "prompts": ["a {}"]}}, {"prompt": ["a {}"]}),
+        ("demo_classes", {"classifier": {"kind": "lda"}}, {"variant": "lda"}),
+        ("clip", {"architecture": {"name": 5}, "classifier": {"prompts": [1]}, "dtype": {}}, {}),
+    ],
+)
+def test_what_the_cache_tells_of_a_dump_need_not_be_said_again(teacher, changes, told):
+    assert told_options(teacher, changes) == {"dtype": "float32", "variant": "", **told}
+
+
+def test_a_seed_that_is_none_is_refused(own, capsys):
+    with pytest.raises(SystemExit):
+        run("recheck", own, "--seed", "-1")
+    assert "not a whole number from 0" in capsys.readouterr().err
 
 
 def test_a_row_that_is_next_to_nothing_is_held_to_the_longest():
