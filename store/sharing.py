@@ -96,6 +96,8 @@ def default_terms(licence: str, with_pixels: bool) -> Terms:
 def keeps_pixels(cache: Cache) -> bool:
     """Whether a view of the cache keeps its frames, beyond the tiny thumbnails that all keep."""
     views = groups_of(filter(cache.partial.has, cache.manifest.groups), VIEWS)
+    for view in views:
+        cache.group_manifest(view.path)  # of a streamed cache, brings what is told of the view
     return any(read_attributes(cache.path, view.path).get("pixels") is not None for view in views)
 
 

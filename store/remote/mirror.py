@@ -27,6 +27,7 @@ from store.parts import PLANS, TABLES, groups_of
 from store.remote.block_table import BlockTable, Wanted, make_aside, publish_once
 from store.remote.chunk_cache import WHOLE, ChunkCache
 from store.remote.chunk_room import ChunkCacheError
+from store.remote.location import Location, redacted
 from store.remote.protocols.base import Versioned
 from store.remote.streamed_shards import StreamedShards
 from store.shards import RowsArray
@@ -41,6 +42,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.001, 0.1
 
 class RemoteObjects(Protocol):
     """Where the objects of one cache are, see `store.remote.source.Remote`: its errors name the object."""
+
+    location: Location
 
     def where(self, path: str) -> str: ...
 
@@ -63,7 +66,7 @@ class Mirror:
     def __init__(self, root: Path, chunks: ChunkCache, remote: RemoteObjects, manifest: Manifest) -> None:
         self.root = root
         self.chunks = chunks
-        self.url = remote.where("").removeprefix(" at ")
+        self.url = redacted(remote.location.url)
         self._remote = remote
         self.manifest = manifest
         self._shards: dict[str, ObjectRecord] = {}
@@ -207,12 +210,15 @@ class Mirror:
 
     def _claim(self, wanted: Wanted) -> list[int]:
         """Those of the lacking blocks that nobody else is fetching."""
-        sha256 = wanted.record.sha256
-        claimed = [block for block in wanted.lacking.tolist() if self.chunks.claim(sha256, block)]
-        for block in claimed:
-            if wanted.table.present[block]:
+        sha256, claimed = wanted.record.sha256, []
+        for block in wanted.lacking.tolist():
+            if not self.chunks.claim(sha256, block):
+                continue
+            if wanted.table.present[block]:  # somebody fetched it just before
                 self.chunks.release(sha256, block)
-        return [block for block in claimed if not wanted.table.present[block]]
+            else:
+                claimed.append(block)
+        return claimed
 
     def _fetch_all(self, jobs: Sequence[tuple[Wanted, range]]) -> None:
         running = [self._pool.submit(self._fetch_run, some, run) for some, run in jobs]
@@ -269,7 +275,8 @@ class Mirror:
             self.chunks.discard(record.sha256, np.arange(table.blocks))
             raise DamagedCacheError(
                 f"{self._remote.where(record.path)}: its sha256 is another than its manifest says, now that "
-                "all of it was read; it was changed on the server: do not trust what was trained from it"
+                "all of it was read; it was dropped: run the same command again, and if this comes again it "
+                "was changed on the server: do not trust what was trained from it"
             )
 
 

@@ -54,7 +54,7 @@ class StreamedShards(OpenShards):
     def read(self, numbers: np.ndarray, offsets: np.ndarray, size: int, copy: Callable[[], None]) -> None:
         """Call `copy` once what it reads is here, and again if some of it was given up meanwhile.
 
-        Bytes that `copy` finds damaged are fetched once more before that is believed.
+        Shards that `copy` finds damaged are fetched once more before that is believed.
         """
         blocks = self._blocks(numbers, offsets, size)
         fetched_again = False
@@ -70,7 +70,7 @@ class StreamedShards(OpenShards):
                     raise DamagedCacheError(f"{error} (fetched twice from {self._mirror.url})") from None
                 fetched_again = True
                 for wanted in self._wanted(blocks):
-                    self._chunks.discard(wanted.record.sha256, wanted.blocks)
+                    self._chunks.discard(wanted.record.sha256, np.arange(wanted.table.blocks))
                 continue
             if self._chunks.evictions == before:
                 return
@@ -82,10 +82,12 @@ class StreamedShards(OpenShards):
 
     def _blocks(self, numbers: np.ndarray, offsets: np.ndarray, size: int) -> np.ndarray:
         """The blocks that hold `size` bytes at each of the offsets [N]; some of them several times."""
-        total, block_bytes = self._bytes[numbers], self._block_bytes[numbers]
-        begin = np.where(offsets < 0, np.maximum(total + offsets, 0), offsets)
-        first = self._first[numbers] + begin // block_bytes
-        last = self._first[numbers] + np.minimum(begin + size - 1, total - 1) // block_bytes
+        behind = offsets + (size - 1)
+        if len(offsets) and offsets.min() < 0:  # from the end, and a shard may be shorter than its index
+            total = self._bytes[numbers]
+            offsets, behind = np.maximum(total + offsets, 0), total - 1
+        base, block_bytes = self._first[numbers], self._block_bytes[numbers]
+        first, last = base + offsets // block_bytes, base + behind // block_bytes
         longest = int((last - first).max(initial=0)) + 1
         if longest == 1:
             return first

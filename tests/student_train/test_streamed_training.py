@@ -42,6 +42,7 @@ def results(run: Path) -> dict:
     return json.loads((run / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_url_is_trained_from_pinned_and_evaluated_again(server, chunks, learnable_path, tmp_path, capsys):
     url = f"{server.url}/{learnable_path.name}"
     digest = open_cache(learnable_path).digest

@@ -97,10 +97,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
             return
-        step = -(-len(content) // 10) or 1
-        for begin in range(0, len(content), step if self.server.pause_s else len(content)):
+        step = -(-len(content) // 10 if self.server.pause_s else -len(content)) or 1
+        for begin in range(0, len(content), step):
             time.sleep(self.server.pause_s)
-            self.wfile.write(content[begin : begin + (step if self.server.pause_s else len(content))])
+            self.wfile.write(content[begin : begin + step])
 
     def log_message(self, *words) -> None:
         pass

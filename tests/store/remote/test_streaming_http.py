@@ -76,6 +76,7 @@ def test_a_server_that_overloads_is_slow_and_cuts_off_is_asked_again(server, set
     assert (server.unavailable, server.cut) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_lost_connection_is_told_with_the_object_after_some_tries(server, settings):
     cache = open_url(f"{server.url}/made.zarr", settings=settings, patience=Patience(3, 0.01, 0.01))
     teacher = cache.teacher("synthetic", 0)

@@ -1,4 +1,4 @@
-"""Streaming from every protocol, from a server that is killed, and from one whose object changes."""
+"""Streaming from every protocol, from a server that goes away, and from one whose object changes."""
 
 from __future__ import annotations
 
