@@ -32,7 +32,7 @@ from student_train.evaluation.measure import TEACHER, measure
 from student_train.evaluation.request import Request
 from student_train.experiment import Experiment
 from student_train.guard import require_trusted
-from student_train.run_folder import Choice, RunFolder
+from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder
 from student_train.video_files import opened_videos
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def measured(experiment: Experiment, configuration: Configuration, label: str) -
     """Train what is missing of a row; direction -> metric -> mean, std, per_seed, of student and teacher."""
     print(f"-- {label}", flush=True)
     experiment.run.pin(experiment.cache, experiment.choice)
+    of_row = Configuration(replace(configuration.run, arms=(TAUGHT,)), experiment.choice.recipe)
+    experiment.run.write(SETTINGS_FILE, of_row.to_yaml().encode())
     seeds, rates = configuration.run.seeds, configuration.recipe.optimizer.lr
     selection = experiment.select_and_train((TAUGHT,), seeds)
     request = Request((TAUGHT,), seeds, rates, configuration.run.evaluation)

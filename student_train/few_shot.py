@@ -14,7 +14,6 @@ import argparse
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,8 @@ from student_train.evaluation.request import Request
 from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
 from student_train.guard import require_trusted
-from student_train.run_folder import Choice, RunFolder
+from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder
+from student_train.video_files import opened_videos
 
 ALL = "all"
 SHOWN = ("top-1", "top-5", "mean class")
@@ -57,28 +57,41 @@ def few_shot(options: argparse.Namespace) -> int:
         require_trusted(cache, Choice.of(configuration).teachers)
     cache.split(TEST_SPLIT)
     torch.set_num_threads(configuration.run.threads)
-    experiments = {
-        shots: experiment_of(cache, options.out, configuration, shots, options.few_shot_epochs)
-        for shots in shots_of(options.shots)
-    }
-    for experiment in experiments.values():
-        experiment.check(configuration.run.arms)
-    results = {
-        "student": configuration.run.student,
-        "recipe": configuration.run.recipe,
-        "teacher": configuration.run.teacher,
-        "cache": cache.digest,
-        "seeds": list(configuration.run.seeds),
-        "arms": list(configuration.run.arms),
-        "shots": {
+    with opened_videos(options, cache, Choice.of(configuration).teachers) as frames:
+        experiments = {
+            shots: Experiment(
+                cache,
+                RunFolder(options.out / f"shots-{shots}"),
+                choice_of(configuration, shots, options.few_shot_epochs),
+                configuration.run.track,
+                frames,
+            )
+            for shots in shots_of(options.shots)
+        }
+        for experiment in experiments.values():
+            experiment.check(configuration.run.arms)
+        found = {
             shots: measured(experiment, configuration, shots) for shots, experiment in experiments.items()
-        },
-    }
+        }
+    results = {**told_of(configuration, cache), "shots": found}
     markdown = markdown_of(results)
     write_file(options.out / RESULTS, readable_json(results))
     write_file(options.out / TABLE, markdown.encode())
     print(markdown, end="")
     return 0
+
+
+def told_of(configuration: Configuration, cache: Cache) -> dict[str, Any]:
+    """What all numbers of shots have alike."""
+    run = configuration.run
+    return {
+        "student": run.student,
+        "recipe": run.recipe,
+        "teacher": run.teacher,
+        "cache": cache.digest,
+        "seeds": list(run.seeds),
+        "arms": list(run.arms),
+    }
 
 
 def shots_of(words: str) -> list[str]:
@@ -89,16 +102,16 @@ def shots_of(words: str) -> list[str]:
     return found
 
 
-def experiment_of(
-    cache: Cache, out: Path, configuration: Configuration, shots: str, few_shot_epochs: int | None
-) -> Experiment:
-    """The run with so many videos of each class; with fewer than all for `few_shot_epochs`, if given."""
+def choice_of(configuration: Configuration, shots: str, few_shot_epochs: int | None) -> Choice:
+    """The training with so many videos of each class; with fewer than all for `few_shot_epochs`, if given, of
+    which no more warm up than the recipe's own."""
     recipe = configuration.recipe
     if shots != ALL:
         epochs = recipe.epochs if few_shot_epochs is None else few_shot_epochs
-        recipe = replace(recipe, shots=int(shots), epochs=epochs)
-    choice = replace(Choice.of(configuration), recipe=recipe)
-    return Experiment(cache, RunFolder(out / f"shots-{shots}"), choice, configuration.run.track)
+        warmup = recipe.optimizer.warmup * min(1.0, recipe.epochs / epochs)
+        optimizer = replace(recipe.optimizer, warmup=warmup)
+        recipe = replace(recipe, shots=int(shots), epochs=epochs, optimizer=optimizer)
+    return replace(Choice.of(configuration), recipe=recipe)
 
 
 def measured(experiment: Experiment, configuration: Configuration, shots: str) -> dict[str, Any]:
@@ -106,6 +119,7 @@ def measured(experiment: Experiment, configuration: Configuration, shots: str) -
     print(f"-- {shots} of each class", flush=True)
     run, recipe = configuration.run, experiment.choice.recipe
     experiment.run.pin(experiment.cache, experiment.choice)
+    experiment.run.write(SETTINGS_FILE, replace(configuration, recipe=recipe).to_yaml().encode())
     selection = experiment.select_and_train(run.arms, run.seeds)
     request = Request(run.arms, run.seeds, recipe.optimizer.lr, run.evaluation)
     began = time.perf_counter()

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from store.cli import HelpFormatter, add_debug, at_least_one
+from student_train import video_files
 
 TEXT = "train a recogniser on a few videos of each class and on all, beside its baseline"
 
@@ -17,6 +18,7 @@ def add_command(
     parser = commands.add_parser("few-shot", help=TEXT, description=TEXT, formatter_class=HelpFormatter)
     add_debug(parser)
     add_train_options(parser)
+    video_files.add_options(parser)
     parser.add_argument(
         "--shots", metavar="K,...,all", default="1,5,all", help="videos of each class (default: %(default)s)"
     )

@@ -45,7 +45,17 @@ class FrameHead(nn.Module):
         self.proj_bias = nn.Parameter(torch.zeros(joint)) if bias else None
 
     def take_over(self, rows_PD: Tensor) -> dict[str, Any]:
-        """Set norm and projection to the signal `vision_head` [2 + joint, width]; what to record of it."""
+        """Set norm and projection to the signal `vision_head` [2 + joint, width]; what to record of it.
+
+        Raises InputError for that of another architecture than the student's.
+        """
+        width, joint = self.proj.shape
+        if tuple(rows_PD.shape) != (2 + joint, width):
+            raise InputError(
+                f"the teacher projects {rows_PD.shape[1]} numbers of [CLS] to {rows_PD.shape[0] - 2}, this "
+                f"student {width} to {joint}; set "
+                "model.architecture (and untaught_model.architecture) to the teacher's"
+            )
         with torch.no_grad():
             self.ln_post.weight.copy_(rows_PD[0])
             self.ln_post.bias.copy_(rows_PD[1])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from store.card_command import add_terms
-from store.cli import HelpFormatter, add_debug
+from store.cli import HelpFormatter, add_debug, from_zero
 from store.errors import CacheError, InputError
 from teacher_dump import report_command
 from teacher_dump.dump_card import is_finished, with_terms, write_dump_card
@@ -35,7 +35,7 @@ def add_command(commands: Any) -> None:
     dump.add_argument("--dry-run", action="store_true", help="print the tasks and write nothing")
     dump.add_argument("--json", action="store_true", help="with --dry-run: as JSON, for scripts")
     add_extend(dump)
-    dump.add_argument("--max-failures", type=int, nargs="?", const=0, metavar="N",
+    dump.add_argument("--max-failures", type=from_zero, nargs="?", const=0, metavar="N",
                       help="exit 1 if more than N videos fail (without a number: any)")  # fmt: skip
     report_command.add_expectation(dump)
     add_terms(dump)

@@ -62,6 +62,11 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         "--layers", help="ViT blocks to store, from 0, separated by commas (default: the teacher's own)"
     )
     parser.add_argument("--frames", type=at_least_one, help="frames of a video (default: the teacher's own)")
+    parser.add_argument("--clips", type=at_least_one,
+                        help="times that a video is seen, each on other frames, for recognition "
+                        "(default: 1)")  # fmt: skip
+    parser.add_argument("--crops", type=at_least_one,
+                        help="crops of each of these, along the longer side (default: 1)")  # fmt: skip
     parser.add_argument("--words", type=at_least_one,
                         help="token ids of a text, for clip4clip and ts2net (default: 32)")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPE_NAMES, default=DTYPE_NAMES[0],
@@ -134,6 +139,8 @@ def teacher_options(arguments: argparse.Namespace, layers: tuple[int, ...] | Non
         pretrained=arguments.pretrained,
         layers=layers,
         frames=arguments.frames,
+        clips=arguments.clips,
+        crops=arguments.crops,
         words=arguments.words,
         dtype=arguments.dtype,
         device=arguments.device,

@@ -222,9 +222,6 @@ def shard_tasks(
     }
     if part.segment == 0 and any(spec.is_calibrated for spec in plan.signals):
         yield ShardTask(plan.name, CALIBRATION, 0, 0, CALIBRATION_ROWS["videos"], part)
-    for spec in plan.signals:
-        if spec.is_of_teacher:
-            yield ShardTask(plan.name, OF_TEACHER, 0, 0, spec.sizes[spec.row_axis], part)
     if part == FIRST and plan.identity.get("dtype", "float32") != "float32":
         yield ShardTask(plan.name, PRECISION, 0, 0, PRECISION_ROWS, part)
     for phase in PHASES:

@@ -42,7 +42,7 @@ class LiveTeacher:
         videos = {**self.teacher.encode_videos(frames, valid), FRAME_VALID: valid}
         words = self.teacher.encode_texts(texts)
         emitted = {spec.name for spec in self.teacher.signals}
-        found = {**videos, **words}
+        found: dict[str, Any] = {**videos, **words}
         if "video_text_logits" in emitted:
             score = self.teacher.score_pairs(videos, words)
         else:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from store.kept_pixels import KeptPixels
 from student_train.__main__ import main
@@ -69,6 +70,8 @@ def test_an_ablation_trains_every_row_alike_and_prints_it_beside_the_paper(
         config = json.loads((tmp_path / row.folder / "config.json").read_text())["identity"]["settings"]
         assert set(config["losses"]) == {"info_nce", *row.losses}
         assert config["epochs"] == 1
+        written = yaml.safe_load((tmp_path / row.folder / "configuration.yaml").read_text())
+        assert (written["losses"], written["arms"]) == (config["losses"], ["taught"])
         compares_layers = {"sab", "tab_unmasked", "ol2ol_unmasked"} & set(row.losses)
         assert bool(config["model"]["teacher_layers"]) == bool(compares_layers)
         assert f"| {row.label} |" in printed

@@ -19,6 +19,7 @@ from teacher_dump.workers.options import add_executor_options
 
 if TYPE_CHECKING:
     from teacher_dump.estimates.estimate import Estimate
+    from teacher_dump.models.frozen import FrozenTeacher
     from teacher_dump.teachers.base import Teacher
 
 DOES_NOT_FIT = 1
@@ -126,7 +127,8 @@ def estimate_of_numbers(arguments: argparse.Namespace) -> Estimate:
     asked = teacher_options(arguments, parse_layers(arguments.layers))
     if asked.checkpoint is None and asked.pretrained is None and asked.architecture is None:
         with torch.device("meta"):
-            teacher: Teacher = load_plugin(teachers, "teacher", arguments.teacher).official(asked)
+            published: FrozenTeacher = load_plugin(teachers, "teacher", arguments.teacher).official(asked)
+        teacher: Teacher = published.seen_in(asked.clips or 1, asked.crops or 1)
     else:
         if asked.checkpoint is None and asked.pretrained is None:
             asked = replace(asked, pretrained=RANDOM)  # their numbers don't matter here

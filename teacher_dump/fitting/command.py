@@ -68,7 +68,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--decoders", type=at_least_one, default=2, help="processes that decode videos")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for decoding one video")
     parser.add_argument("--memory-limit-mb", type=at_least_one, default=2048, help="for decoding one video")
-    parser.add_argument("--keep-mb", type=int, default=512, help="decoded frames that stay in memory")
+    parser.add_argument("--keep-mb", type=from_zero, default=512, help="decoded frames that stay in memory")
     parser.add_argument(
         "--val-videos", type=at_least_one, default=1000, help="at most as many to validate on"
     )

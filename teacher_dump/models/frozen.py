@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from teacher_dump.models.clip_towers import (
 )
 from teacher_dump.models.tokens import Tokenizer
 from teacher_dump.teachers.base import DTYPES, FLOAT32, Teacher, TeacherOptions
+
+OF_PAIRS = ("video_text_logits", "frame_relevance")
 
 
 class FrozenTeacher(Teacher):
@@ -54,6 +57,25 @@ class FrozenTeacher(Teacher):
         other.name, other._described = name, {**self._described, PLUGIN: self.name}
         return other
 
+    def seen_in(self, clips: int, crops: int) -> FrozenTeacher:
+        """The same over `clips` x `crops` renditions of every video, as recognition is evaluated.
+
+        Raises InputError for a teacher whose scores are of a whole video, or whose view has no such clips.
+        """
+        if (clips, crops) == (1, 1):
+            return self
+        if any(spec.name in OF_PAIRS for spec in self.signals):
+            raise InputError(f"--clips and --crops are for dual encoders; teacher {self.name!r} scores pairs")
+        count = clips * crops
+        name = f"{self.view.name}_{clips}x{crops}"
+        other = copy.copy(self)
+        other.view = replace(self.view, name=name, renditions=count, clips=clips, crops=crops)
+        other.signals = tuple(
+            replace(spec, sizes={**spec.sizes, "R": count}) if "R" in spec.sizes else spec
+            for spec in self.signals
+        )
+        return other
+
     def parameters(self) -> int:
         """How many numbers its weights are."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -74,9 +96,13 @@ class FrozenTeacher(Teacher):
         return other
 
     def run_as(self, options: TeacherOptions) -> FrozenTeacher:
-        """On the device and in the precision that the user asked for; InputError without that device."""
+        """On the device, in the precision and over the renditions that the user asked for.
+
+        Raises InputError without that device, and as `seen_in`.
+        """
+        seen = self.seen_in(options.clips or 1, options.crops or 1)
         try:
-            return self.to(options.device).with_dtype(options.dtype)
+            return seen.to(options.device).with_dtype(options.dtype)
         except (RuntimeError, AssertionError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"no device {options.device!r} for the teacher here ({reason})") from None
@@ -139,7 +165,7 @@ class TowersTeacher(FrozenTeacher):
                 )
                 for layer in self.layers
             ),
-            *head_specs(model.clip.visual, self.layers),
+            *head_specs(self.model.clip.visual, self.layers),
             SignalSpec("text_embedding", {"D": sizes.embed_dim}),
             SignalSpec("word_embedding", {"W": tokenizer.words, "D": sizes.embed_dim}),
             SignalSpec("word_valid", {"W": tokenizer.words}, BOOL),

@@ -33,12 +33,12 @@ DTYPES = {FLOAT32: torch.float32, "float16": torch.float16, "bfloat16": torch.bf
 class TeacherOptions:
     """What a user may say about a teacher; a teacher refuses what it does not know with InputError.
 
-    checkpoint: a file with weights. architecture, pretrained: for teachers that come in many
-    (open_clip's names). layers: ViT blocks to tap, counted from 0. frames: of the view. dtype: precision of
-    the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the forms of
-    one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes, features,
-    prompts, learned_prompt: of teacher `classes`. words: token ids of a text, where the weights leave it
-    open.
+    checkpoint: a file with weights. architecture, pretrained: for teachers that come in many (open_clip's
+    names). layers: ViT blocks to tap, counted from 0. frames, clips, crops: of the view. dtype: precision
+    of the forward, a key of DTYPES. device: torch's name of one. variant: words that choose among the
+    forms of one teacher, which the teacher's module lists. vocabulary: WordPiece's vocab.txt. classes,
+    features, prompts, learned_prompt: of teacher `classes`. words: token ids of a text, where the weights
+    leave it open.
     """
 
     checkpoint: Path | None = None
@@ -46,6 +46,8 @@ class TeacherOptions:
     pretrained: str | None = None
     layers: tuple[int, ...] | None = None
     frames: int | None = None
+    clips: int | None = None
+    crops: int | None = None
     dtype: str = FLOAT32
     device: str = "cpu"
     variant: tuple[str, ...] = ()

@@ -112,6 +112,7 @@ def live_arms(part: str, ground: Ground, taught: Way) -> dict[str, tuple[Arm, fl
         teacher = LiveTeacher(clip4clip.teacher_of(clip_4_clip(), 4, range(12)))
         return {"(c) live CLIP4Clip of ViT-B/32": (ground.live(taught, [teacher]), 1.2)}
     if part == "side_network":
+        assert isinstance(taught.model, SideConfig)
         live = Way(replace(taught.model, way_in=LIVE), taught.losses)
         return {"(c) live ViT-B/32": (replace(ground, steps=1, warm=0).resident(live), 1.2)}
     return {}
@@ -205,7 +206,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.peak:
-        peak(*options.peak, options.folder)
+        part, way = options.peak
+        peak(part, way, options.folder)
         return
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-train-") as temporary:
         found = measured_parts(options, Path(temporary))

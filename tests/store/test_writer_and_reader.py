@@ -240,12 +240,12 @@ def test_a_half_dumped_second_teacher_does_not_hide_the_first(tmp_path):
 
 
 def test_two_writers_at_once_are_refused_and_a_dead_ones_lock_is_taken_over(tmp_path):
-    first = WriterLock(tmp_path, beat_s=0.05)
+    first = WriterLock(tmp_path, beat_s=0.2)
     with pytest.raises(LockedCacheError, match="another process is writing"):
-        WriterLock(tmp_path, beat_s=0.05)
+        WriterLock(tmp_path, beat_s=0.2)
     first._stop.set()  # as if it had been killed: the file stays, the heartbeat ends
     first._thread.join()
-    second = WriterLock(tmp_path, beat_s=0.05)
+    second = WriterLock(tmp_path, beat_s=0.2)
     with pytest.raises(LockedCacheError, match="took over"):
         first.check()
     second.release()

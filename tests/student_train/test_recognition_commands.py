@@ -13,9 +13,12 @@ from store.inputs.protocol import RECOGNITION
 from store.inputs.samples import CLASS, DatasetCard, Samples, Split, Text, Video
 from store.inputs.view import View
 from store.layout import TeacherPlan
+from store.reader import open_cache
 from store.signals import SignalSpec
 from store.writer import CacheWriter
 from student_train.__main__ import main
+from student_train.configuration import Told
+from student_train.few_shot import choice_of
 from tests.synthetic_cache import shard_commits
 
 CLASSES, WIDTH, FRAMES = 6, 16, 3
@@ -95,6 +98,7 @@ def test_the_table_of_few_shots_tells_every_arm_and_nothing_is_trained_twice(
 
 
 def test_each_number_of_shots_is_a_run_whose_numbers_can_be_repeated(few: Path, capsys) -> None:
+    assert "\nshots: 1\n" in (few / "shots-1" / "configuration.yaml").read_text()
     assert main(["evaluate", str(few / "shots-1")]) == 0
     assert "The same numbers" in capsys.readouterr().out
 
@@ -107,6 +111,25 @@ def test_a_service_that_is_not_installed_is_told_before_the_first_shot(
     assert main(words) == 2
     assert "pip install trackio" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_videos_are_refused_where_the_student_reads_frozen_features(
+    cache: Path, tmp_path: Path, capsys
+) -> None:
+    words = ["few-shot", str(cache), "--out", str(tmp_path / "x"), *SMALL, "--videos", str(tmp_path)]
+    assert main(words) == 2
+    assert "leave out --videos" in capsys.readouterr().err
+
+
+def test_few_shots_over_many_epochs_warm_up_as_long_as_the_recipe(cache: Path) -> None:
+    settings = (("student", "text4vis"), ("recipe", "text4vis"))
+    configuration = Told(words=settings).resolve(open_cache(cache))
+    for epochs in (None, 10, 200):
+        recipe = choice_of(configuration, "1", epochs).recipe
+        assert recipe.shots == 1
+        assert recipe.epochs == (epochs or 30)
+        assert recipe.optimizer.warmup * recipe.epochs == pytest.approx(min(5, recipe.epochs / 6))
+    assert choice_of(configuration, "all", 200).recipe == configuration.recipe
 
 
 def test_a_student_of_captions_has_no_shots(cache: Path, tmp_path: Path, capsys) -> None:

@@ -142,6 +142,12 @@ def test_the_demos_teacher_is_met_by_what_the_student_starts_from() -> None:
     assert not any(parameter.requires_grad for parameter in student.head.ln_post.parameters())
 
 
+def test_a_head_of_another_architecture_than_the_students_is_refused() -> None:
+    student = built(replace(CONFIG, layers=(), cls_layer=1))
+    with pytest.raises(InputError, match=r"64 numbers of \[CLS\] to 32, this student 64 to 64"):
+        student.take_over({VISION_HEAD: torch.zeros(2 + 32, 64)})
+
+
 def test_eva_and_video_models_are_read_by_the_names_that_they_use() -> None:
     head = {"visual.trunk.norm.weight": torch.ones(4), "visual.trunk.head.weight": torch.ones(2, 4)}
     found = openai_names(

@@ -36,7 +36,12 @@ def test_torch_compile_is_applied_to_what_a_step_calls(
 
     def counted(name: str) -> Callable[..., Any]:
         method = getattr(student, name)
-        return lambda *arguments: called.append(name) or method(*arguments)
+
+        def call(*arguments: Any) -> Any:
+            called.append(name)
+            return method(*arguments)
+
+        return call
 
     for name in student.compiled:
         monkeypatch.setattr(student, name, counted(name))

@@ -40,7 +40,11 @@ def with_batches(clips, tmp_path_factory):
     return dump(root, colour_samples(clips), ColourTeacher(), PLANNED, {})
 
 
-@pytest.mark.parametrize("asked", [PLANNED, replace(PLANNED, pairs=PairOptions())], ids=["again", "silent"])
+@pytest.mark.parametrize(
+    "asked",
+    [PLANNED, pytest.param(replace(PLANNED, pairs=PairOptions()), marks=pytest.mark.slow)],
+    ids=["again", "silent"],
+)
 def test_rows_come_behind_batches_that_stay_as_they_were(with_batches, clips, tmp_path, asked):
     """Whether the user says again how pairs were scored, or nothing about them."""
     root = shutil.copytree(with_batches.path, tmp_path / "c.zarr")
@@ -70,6 +74,7 @@ def test_other_batches_of_an_extended_cache_are_refused_with_the_way_out(with_ba
     assert files_of(with_batches.path) == before
 
 
+@pytest.mark.slow
 def test_batches_are_added_to_dense_scores_and_dense_scores_to_batches(with_batches, clips, tmp_path):
     settings, samples = replace(SETTINGS, shard_rows=None), colour_samples(clips)
     at_first = dump(tmp_path / "d.zarr", samples, ColourTeacher(), settings, {})

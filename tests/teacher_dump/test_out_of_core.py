@@ -81,16 +81,18 @@ def test_another_process_computes_the_same_from_the_path_alone(cache):
 
 
 def test_the_best_k_of_a_matrix_are_found_without_holding_it():
-    """Blocks of 120 KB of a matrix of 24 MB."""
-    matrix = LargeScores((2_000, 3_000))
-    scores = da.from_array(matrix, chunks=(10, 3_000), asarray=False, name="large")
-    for axis, shape in ((1, (2_000, 5)), (0, (5, 3_000))):
+    """Blocks of 120 KB of a matrix of 6 MB."""
+    matrix = LargeScores((1_000, 1_500))
+    scores = da.from_array(matrix, chunks=(20, 1_500), asarray=False, name="large")
+    # What is imported at the first call is not counted.
+    dask.compute(*top_k(scores[:20], 5), scheduler="sync")
+    for axis, shape in ((1, (1_000, 5)), (0, (5, 1_500))):
         tracemalloc.start()
         places, best = dask.compute(*top_k(scores, 5, axis), scheduler="sync")
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert places.shape == best.shape == shape
-        assert peak < 4 * 2_000 * 3_000 / 4
+        assert peak < 4 * 1_000 * 1_500 / 2
         np.testing.assert_array_equal(best, np.take_along_axis(matrix[:, :], places, axis))
 
 

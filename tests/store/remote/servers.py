@@ -89,8 +89,11 @@ def nginx(folder: Path, work: Path) -> Served:
     return Served(command)
 
 
-def sshd(home: Path) -> Served:
-    """An SFTP server for this user; `home`/.ssh gets the key, and the host's, that it takes."""
+def sshd(home: Path, options: str = "") -> Served:
+    """An SFTP server for this user; `home`/.ssh gets the key, and the host's, that it takes.
+
+    options: of the SFTP server (-R: read only).
+    """
     binary, keygen = required_binary("sshd"), required_binary("ssh-keygen")
     folder = home / ".ssh"
     folder.mkdir(parents=True)
@@ -106,8 +109,8 @@ def sshd(home: Path) -> Served:
         (folder / "sshd_config").write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPermitRootLogin yes\n"
-            "PasswordAuthentication no\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n"
-            "MaxStartups 100\n"
+            "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\n"
+            f"Subsystem sftp internal-sftp {options}\n"
         )
         (folder / "config").write_text(
             f"Host 127.0.0.1\n  User {getpass.getuser()}\n  IdentityFile {folder}/user\n"

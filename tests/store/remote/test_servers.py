@@ -181,6 +181,21 @@ def _with_its_connections(stop):
     return killing
 
 
+def test_a_server_that_may_only_be_read_says_so_at_once(cache, tmp_path, monkeypatch):
+    server = servers.sshd(tmp_path / "home", "-R")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    push(cache, at(str(tmp_path / "served.zarr")))
+    url = f"sftp://127.0.0.1:{server.port}{tmp_path}"
+    try:
+        with pytest.raises(RemoteError, match=r"sharing/tables.json at sftp://.*permission denied"):
+            push(cache, at(f"{url}/elsewhere.zarr"))
+        pull(at(f"{url}/served.zarr"), tmp_path / "copy.zarr", ALL)
+        assert verify(tmp_path / "copy.zarr").count == 0
+    finally:
+        server.stop()
+
+
 def test_a_host_that_is_not_known_is_refused(sftp, ssh, monkeypatch, tmp_path, cache):
     _, home = ssh
     known = (home / ".ssh" / "known_hosts").read_text()
