@@ -70,7 +70,7 @@ def vision_statistics(name: str, weights: str | None) -> tuple[Sequence[float], 
         tag = f"{name}.{weights}"
         there = [full.removeprefix(f"{name}.") for full in timm.list_pretrained(f"{name}.*")]
         check_name(f"weights of {name}", weights, there)
-    facts = timm.get_pretrained_cfg(tag)
+    facts: Any = timm.get_pretrained_cfg(tag)
     return facts.mean, facts.std
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from store.errors import InputError, MissingFileError
 
 Module = TypeVar("Module", bound=nn.Module)
-SHOWN = 3
+SHOWN = 12
 # Where training codes keep the weights beside optimiser and epoch, and what DistributedDataParallel prepends.
 WRAPPERS = ("state_dict", "model")
 PARALLEL = "module."
@@ -69,7 +69,11 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
     own = module.state_dict()
     missing = sorted(set(own) - set(state))
     left_over = sorted(set(state) - set(own))
-    shaped = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
+    shaped = [
+        f"{name} {list(state[name].shape)} for {list(own[name].shape)}"
+        for name in sorted(set(own) & set(state))
+        if own[name].shape != state[name].shape
+    ]
     complaints = [
         f"{len(names)} {word} ({', '.join(names[:SHOWN])}{', ...' if names[SHOWN:] else ''})"
         for word, names in (("missing", missing), ("left over", left_over), ("of another shape", shaped))

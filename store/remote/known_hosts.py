@@ -49,5 +49,6 @@ def connection_options(url: str, folder: Path | None = None) -> dict[str, Any]:
         "timeout": CONNECT_S,
         "banner_timeout": CONNECT_S,
         "auth_timeout": SILENCE_S,
+        "channel_timeout": CONNECT_S,
     }
     return {name: value for name, value in options.items() if value is not None}

@@ -6,6 +6,7 @@ different content to one path find out before they mix; it counts only once a st
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -234,7 +235,7 @@ class _Push:
         """Bytes of what lies below `groups`, by path; the tables lie below no folder of their own."""
         found: dict[str, int] = {}
         for folder in ("",) if "" in groups else groups:
-            found |= self.ask(folder or "the list", lambda f=folder: self.endpoint.sizes(f))
+            found |= self.ask(folder or "the list", functools.partial(self.endpoint.sizes, folder))
         return found
 
     def _send(self, records: Sequence[ObjectRecord]) -> None:
@@ -268,13 +269,13 @@ class _Push:
             new = self._new_groups(before)
             if before is not None and not new:
                 latest = before.manifest
-                self.ask(MANIFEST, lambda b=before: states.show_latest(self.endpoint, b))
+                self.ask(MANIFEST, functools.partial(states.show_latest, self.endpoint, before))
                 break
             latest = self.manifest
             if before is not None:
                 latest = before.manifest.extended({group: self.manifest.groups[group] for group in new})
             self._record(latest)
-            if self.ask(MANIFEST, lambda b=before, m=latest: states.advance(self.endpoint, b, m)):
+            if self.ask(MANIFEST, functools.partial(states.advance, self.endpoint, before, latest)):
                 break
             time.sleep(random.uniform(0, 0.1 * 2**turn))
             before = self.latest()

@@ -26,8 +26,8 @@ class StreamedShards(OpenShards):
     """The shards `records` of one array of `mirror`; any number of threads may read at once.
 
     Blocks are numbered through all shards. known: those that were here when `_seen` was the number of
-    evictions; as long as it is, nobody has to look again. used: those that were read since the chunk cache
-    was last told.
+    evictions; as long as it is, nobody has to look again. whole: all of them were. used: those that were read
+    since the chunk cache was last told.
     """
 
     def __init__(self, mirror: Mirror, records: Sequence[ObjectRecord]) -> None:
@@ -43,6 +43,7 @@ class StreamedShards(OpenShards):
         self._known = np.zeros(self._first[-1], dtype=bool)
         self._used = np.zeros(self._first[-1], dtype=bool)
         self._seen = -1
+        self._whole = self._whole_used = False
         self._told = time.monotonic()
         self._guard = threading.Lock()
         self._chunks.add_reader(self)
@@ -56,11 +57,15 @@ class StreamedShards(OpenShards):
 
         Shards that `copy` finds damaged are fetched once more before that is believed.
         """
-        blocks = self._blocks(numbers, offsets, size)
+        blocks: np.ndarray | None = None
         fetched_again = False
         for _ in range(MOST_TRIES):
             before = self._chunks.evictions
-            self._require(blocks, before)
+            if self._is_whole(before):
+                self._whole_used = True
+            else:
+                blocks = self._blocks(numbers, offsets, size) if blocks is None else blocks
+                self._require(blocks, before)
             try:
                 copy()
             except DamagedCacheError as error:
@@ -69,7 +74,7 @@ class StreamedShards(OpenShards):
                 if fetched_again:
                     raise DamagedCacheError(f"{error} (fetched twice from {self._mirror.url})") from None
                 fetched_again = True
-                for wanted in self._wanted(blocks):
+                for wanted in self._wanted(self._blocks(numbers, offsets, size)):
                     self._chunks.discard(wanted.record.sha256, np.arange(wanted.table.blocks))
                 continue
             if self._chunks.evictions == before:
@@ -82,23 +87,26 @@ class StreamedShards(OpenShards):
 
     def _blocks(self, numbers: np.ndarray, offsets: np.ndarray, size: int) -> np.ndarray:
         """The blocks that hold `size` bytes at each of the offsets [N]; some of them several times."""
-        total, block_bytes = self._bytes[numbers], self._block_bytes[numbers]
-        begin = np.where(offsets < 0, np.maximum(total + offsets, 0), offsets)
-        first = self._first[numbers] + begin // block_bytes
-        last = self._first[numbers] + np.minimum(begin + size - 1, total - 1) // block_bytes
+        behind = offsets + (size - 1)
+        if len(offsets) and offsets.min() < 0:  # from the end, and a shard may be shorter than its index
+            total = self._bytes[numbers]
+            offsets, behind = np.maximum(total + offsets, 0), total - 1
+        base, block_bytes = self._first[numbers], self._block_bytes[numbers]
+        first, last = base + offsets // block_bytes, base + behind // block_bytes
         longest = int((last - first).max(initial=0)) + 1
         if longest == 1:
             return first
         return np.minimum(first[:, np.newaxis] + np.arange(longest), last[:, np.newaxis]).reshape(-1)
 
     def _require(self, blocks: np.ndarray, evictions: int) -> None:
-        if evictions == self._seen and self._known[blocks].all():
+        if self._seen == evictions and self._known[blocks].all():
             self._used[blocks] = True
             if time.monotonic() - self._told > TOLD_EVERY_S:
                 self.tell_used()
             return
         with self._guard:
-            if self._seen != evictions:
+            if self._seen != evictions:  # and only then: who sees the number sees what it stands for
+                self._whole = False
                 self._known[:] = False
                 self._seen = evictions
         self.tell_used()
@@ -106,6 +114,11 @@ class StreamedShards(OpenShards):
         with self._guard:
             if self._seen == evictions:
                 self._known[blocks] = True
+                self._whole = bool(self._known.all())
+
+    def _is_whole(self, evictions: int) -> bool:
+        """Whether all blocks were here when `evictions` was the number; not for long without telling."""
+        return self._seen == evictions and self._whole and time.monotonic() - self._told < TOLD_EVERY_S
 
     def _wanted(self, blocks: np.ndarray) -> list[Wanted]:
         distinct = np.unique(blocks)
@@ -118,6 +131,9 @@ class StreamedShards(OpenShards):
     def tell_used(self) -> None:
         """Stamp what was read since it was last told, so that it is not taken for unused."""
         self._told = time.monotonic()
+        if self._whole_used:
+            self._whole_used = False
+            self._used[:] = True
         used = np.flatnonzero(self._used)
         self._used[used] = False
         stamp = self._chunks.tick()

@@ -56,7 +56,8 @@ def tiny() -> tuple[Config, SignalSizes]:
 
 def small(config: Config) -> Config:
     """The same kind of student with a tower that fits into a test, without public weights."""
-    architecture = TINY_RESNET if config.architecture.startswith("RN") else TINY
+    is_resnet = config.architecture.startswith("RN") or config.architecture == TINY_RESNET
+    architecture = TINY_RESNET if is_resnet else TINY
     return replace(config, architecture=architecture, weights=None, temporal_layers=1, heads=2)
 
 

@@ -165,7 +165,7 @@ class TowersTeacher(FrozenTeacher):
                 )
                 for layer in self.layers
             ),
-            *head_specs(model.clip.visual, self.layers),
+            *head_specs(self.model.clip.visual, self.layers),
             SignalSpec("text_embedding", {"D": sizes.embed_dim}),
             SignalSpec("word_embedding", {"W": tokenizer.words, "D": sizes.embed_dim}),
             SignalSpec("word_valid", {"W": tokenizer.words}, BOOL),

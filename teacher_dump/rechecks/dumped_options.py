@@ -23,7 +23,7 @@ def plugin_of(reader: TeacherReader) -> str:
     source = reader.identity.get(REENCODED)
     came_from = source.get("teacher") if isinstance(source, Mapping) else None
     told = (reader.identity.get(PLUGIN), came_from)
-    return next((name for name in told if is_of(name, str)), reader.name)
+    return next((name for name in told if isinstance(name, str)), reader.name)
 
 
 def as_dumped(arguments: argparse.Namespace, reader: TeacherReader) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def told_options(teacher: str, identity: Mapping[str, Any]) -> dict[str, Any]:
     classifier = identity.get("classifier")
     classifier = classifier if isinstance(classifier, Mapping) else {}
     prompts = classifier.get("prompts")
-    if is_of(prompts, list) and all(is_of(prompt, str) for prompt in prompts):
+    if isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts):
         found["prompt"] = prompts
     variant = {
         "momentum": teacher == "albef" and identity.get("encoders") == "momentum",

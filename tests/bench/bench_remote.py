@@ -1,15 +1,17 @@
 """Epochs streamed from a web server against the same epochs of a local cache.
 
-    python -m tests.bench.bench_remote [--videos 256] [--rounds 9] [--folder DIR]
+    python -m tests.bench.bench_remote [--videos 256] [--rounds 21] [--folder DIR]
 
 The first epoch fetches everything; the later ones and those of the local cache are interleaved, medians over
 rounds. "resident" is how a training reads: what fits in RAM is loaded whole; "from shards" reads every row of
-every signal from its shard. Disk: three copies of 3.7 MB a video.
+every signal from its shard. A copy of the local cache tells how far two equal things come out apart. Disk:
+four copies of 3.7 MB a video.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,13 +54,14 @@ def write_cache(root: Path, videos: int) -> None:
         writer.complete(plan, tasks)
 
 
-def epoch_of(teacher: TeacherReader, signals: tuple[str, ...]) -> Callable[[int], object]:
-    """Reads all rows once, in an order of the round, by the feeder that trainings use."""
+def epochs_of(teacher: TeacherReader, signals: tuple[str, ...], times: int) -> Callable[[int], object]:
+    """Reads all rows `times` times, in an order of the round, by the feeder that trainings use."""
     videos = teacher.cache.counts.videos
 
     def epoch(number: int) -> None:
         order = np.random.default_rng(number).permutation(videos)
-        steps = [(rows, rows) for rows in np.split(order, range(BATCH, videos, BATCH)) if len(rows) == BATCH]
+        parts = [rows for rows in np.split(order, range(BATCH, videos, BATCH)) if len(rows) == BATCH]
+        steps = [(rows, rows) for rows in parts] * times
         with BatchFeeder(teacher, signals, steps, BATCH) as feeder:
             for _ in feeder:
                 pass
@@ -73,37 +76,45 @@ def serve(folder: Path) -> tuple[subprocess.Popen[str], int]:
     return server, int(server.stdout.readline())
 
 
-def measure(local: Cache, streamed: Cache, rounds: int) -> tuple[list[dict[str, object]], list[Bar]]:
+def measure(
+    local: Cache, copy: Cache, streamed: Cache, rounds: int
+) -> tuple[list[dict[str, object]], list[Bar]]:
     rows: list[dict[str, object]] = []
     bars = []
     everything = tuple(spec.name for spec in LAYERS)
     began = time.perf_counter()
-    epoch_of(streamed.teacher("synthetic", 0), everything)(0)
+    epochs_of(streamed.teacher("synthetic", 0), everything, 1)(0)
     seconds = time.perf_counter() - began
     size = sum(streamed.teacher("synthetic").bytes_by_signal.values())
     rows.append({"epoch": "first, streamed", "seconds": seconds, "MB/s": size / seconds / 1e6})
+    caches = {"local": local, "copy": copy, "streamed": streamed}
     for way, resident in WAYS.items():
-        for named, signals in (("all signals", everything), ("small signals", SMALL)):
-            cases = {
-                "local": epoch_of(local.teacher("synthetic", resident), signals),
-                "streamed": epoch_of(streamed.teacher("synthetic", resident), signals),
-            }
-            found = interleaved(cases, rounds)
-            rows += [
-                {"epoch": f"later, {case}, {way}, {named}", "seconds": found.median(case)} for case in cases
-            ]
+        for named, signals, times in (("all signals", everything, 2), ("small signals", SMALL, 40)):
+            found = interleaved(
+                {
+                    name: epochs_of(cache.teacher("synthetic", resident), signals, times)
+                    for name, cache in caches.items()
+                },
+                rounds,
+            )
+            for name in caches:
+                ratio = found.speed(name, "local")
+                rows.append(
+                    {
+                        "epoch": f"later, {name}, {way}, {named}",
+                        "seconds": found.median(name) / times,
+                        "of local": ratio,
+                    }
+                )
             told = f"a later streamed epoch against a local one, {way}, {named}"
-            if signals == everything or resident:
-                bars.append(Bar(told, found.speed("streamed", "local"), WITHIN, "of its speed"))
-            else:
-                rows.append({"epoch": told, "ratio": found.speed("streamed", "local")})
+            bars.append(Bar(told, found.speed("streamed", "local"), WITHIN, "of its speed"))
     return rows, bars
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=256, help="rows of 3.7 MB (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="times everything is measured (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=21, help="times everything is measured (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where its files go meanwhile (default: the system's)")
     options = parser.parse_args()
     if options.videos < BATCH:
@@ -115,7 +126,9 @@ def main() -> None:
         try:
             settings = ChunkCacheSettings(folder / "chunks", BOUND)
             streamed = open_url(f"http://127.0.0.1:{port}/made.zarr", settings=settings)
-            rows, bars = measure(open_cache(folder / "served" / "made.zarr"), streamed, options.rounds)
+            copied = shutil.copytree(folder / "served" / "made.zarr", folder / "copy" / "made.zarr")
+            local = open_cache(folder / "served" / "made.zarr")
+            rows, bars = measure(local, open_cache(copied), streamed, options.rounds)
         finally:
             server.terminate()
             server.wait()

@@ -8,9 +8,6 @@ import pytest
 import torch
 
 from student_train.students import afa
-from tests.bench.bench_train import TAUGHT
-from tests.bench.train_arms import CACHED, RESIDENT, UNTAUGHT, Ground, Measured, Way
-from tests.bench.train_data import feature_cache
 
 BUSY = 0.95
 
@@ -21,6 +18,11 @@ def test_the_loader_keeps_the_gpu_busy_on_afa_from_features(tmp_path: Path) -> N
     all that the GPU can have waited for the loader."""
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
+    # Every teacher of the bench would be imported by whoever only collects the tests.
+    from tests.bench.bench_train import TAUGHT
+    from tests.bench.train_arms import CACHED, RESIDENT, UNTAUGHT, Ground, Measured, Way
+    from tests.bench.train_data import feature_cache
+
     recipe = afa.RECIPES["teachclip"]
     teacher = feature_cache(tmp_path / "features.zarr", 9600)
     batch, device = recipe.batch_size, torch.device("cuda")

@@ -49,7 +49,7 @@ def rich_cache(tmp_path_factory):
     dump(root, colour_samples(folder), ColourTeacher(layer=True), RICH, {})
     more = grown(folder, broken=True)
     dump(root, more, ColourTeacher(layer=True), RICH, {}, extend=True)
-    dump(root, more, ColourTeacher(layer=True), replace(RICH, pairs=PairOptions()), {}, extend=True)
+    dump(root, more, ColourTeacher(layer=True), replace(RICH, pairs=PairOptions("dense")), {}, extend=True)
     return root
 
 

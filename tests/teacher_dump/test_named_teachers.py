@@ -54,7 +54,7 @@ def test_a_recheck_loads_the_teacher_behind_the_name(cache: Cache, clips: Path, 
     words = ["recheck", str(cache.path), "--teacher", "squares", "--data", str(clips), "--decoders", "1"]
     assert run_cli(build_parser(), [*words, "--prompt", *OTHER_PROMPT]) == 0
     assert "teacher squares" in capsys.readouterr().out
-    assert run_cli(build_parser(), words) == 1
+    assert run_cli(build_parser(), [*words, "--prompt", "no {}"]) == 1
     assert "identity differs in classifier" in capsys.readouterr().out
 
 

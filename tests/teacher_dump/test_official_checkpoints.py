@@ -99,7 +99,7 @@ def test_a_key_that_is_missing_left_over_or_of_another_shape_stops_the_load(tmp_
     for spoil, told in (
         (lambda tensors: tensors.pop(bias), f"1 missing ({bias})"),
         (lambda tensors: tensors.update(surprise=torch.ones(1)), "1 left over (surprise)"),
-        (lambda tensors: tensors.update({bias: torch.ones(3)}), f"1 of another shape ({bias})"),
+        (lambda tensors: tensors.update({bias: torch.ones(3)}), f"1 of another shape ({bias} [3] for ["),
     ):
         content = official_content(name)
         spoil(tensors_of(content))

@@ -125,7 +125,7 @@ def test_nor_do_additions_reports_a_recheck_and_absolute_paths(office, tmp_path,
     dump("--data", table, "--cache", root, *second)
     recheck = ["recheck", str(root), "--data", str(table), "--dataset", "table"]
     assert run_cli(build_parser(), [*recheck, "--teacher", "demo", "--decoders", "1"]) == 0
-    assert run_cli(build_parser(), ["report", str(root), "--expect-r1", "test=50"]) == 1
+    assert run_cli(build_parser(), ["report", str(root), "--teacher", "demo", "--expect-r1", "test=50"]) == 1
     assert run_cli(store.__main__.build_parser(), ["card", str(root), "--share", "yes"]) == 0
     told = gather(root)
     assert told["teachers"]["demo"]["videos_failed"] == 4

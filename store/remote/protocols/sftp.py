@@ -7,11 +7,12 @@ host come from ~/.ssh/config and the agent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from stat import S_ISDIR, S_ISREG
 from typing import Any
@@ -23,10 +24,16 @@ from store.remote.protocols.base import SILENCE_S, Endpoint, Upload, Versioned, 
 
 BLOCK_BYTES = 1 << 20
 SETTLES_S = 5.0
+CHANNELS = 8
+"""OpenSSH allows ten sessions a connection; the one that fsspec opens is another."""
 
 
 class SftpEndpoint(Endpoint):
-    """Objects below sftp://user@host:port/path; one connection, opened when first needed."""
+    """Objects below sftp://user@host:port/path; one connection, opened when first needed.
+
+    A channel of paramiko's serves one thread at a time: two that wait on one take each other's answers. So
+    each call has a channel to itself, up to CHANNELS at once.
+    """
 
     chained = True
 
@@ -34,16 +41,38 @@ class SftpEndpoint(Endpoint):
         super().__init__(location)
         self._paramiko = required("paramiko", "sftp")
         self._root = unquote(urlsplit(location.url).path) or "/"
-        self._connecting = threading.Lock()
+        self._changing = threading.Lock()
+        self._turns = threading.BoundedSemaphore(CHANNELS)
         self._fs: Any = None
         self._connected = 0.0
+        self._free: list[Any] = []
 
-    @property
-    def _ftp(self) -> Any:
-        with self._connecting:
-            if self._fs is None:
-                self._fs = self._connect()
-            return self._fs.ftp
+    @contextlib.contextmanager
+    def _channel(self) -> Iterator[Any]:
+        """A channel of this connection for one call; given back unless something odd happened to it."""
+        with self._turns:
+            with self._changing:
+                if self._fs is None:
+                    self._fs = self._connect()
+                    self._free = []
+                connection = self._fs
+                channel = self._free.pop() if self._free else None
+            if channel is None:
+                channel = connection.client.open_sftp()
+                channel.get_channel().settimeout(SILENCE_S)
+            sound = False
+            try:
+                yield channel
+                sound = True
+            except (FileNotFoundError, PermissionError):
+                sound = True  # the server has answered
+                raise
+            finally:
+                with self._changing:
+                    if sound and self._fs is connection:
+                        self._free.append(channel)
+                    else:
+                        channel.close()
 
     def _connect(self) -> Any:
         from store.remote.known_hosts import KnownHostsFileSystem, connection_options
@@ -56,17 +85,16 @@ class SftpEndpoint(Endpoint):
             if "known_hosts" in str(error) or "No authentication" in str(error):
                 raise PermissionError(f"{error}; ssh there once, to see and accept its key") from error
             raise
-        found.ftp.get_channel().settimeout(SILENCE_S)
         self._connected = time.monotonic()
         return found
 
     def reset(self) -> None:
         """Give the connection up, unless another thread has just opened it and it lives."""
-        with self._connecting:
+        with self._changing:
             if self._fs is None:
                 return
             transport = self._fs.client.get_transport()
-            lives = transport is not None and transport.is_active() and not self._fs.ftp.get_channel().closed
+            lives = transport is not None and transport.is_active()
             if lives and time.monotonic() - self._connected < SETTLES_S:
                 return
             self._fs.client.close()
@@ -76,7 +104,7 @@ class SftpEndpoint(Endpoint):
         return self.read_versioned_range(path, start, length).content
 
     def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
-        with self._ftp.open(f"{self._root}/{path}", "rb") as file:
+        with self._channel() as ftp, ftp.open(f"{self._root}/{path}", "rb") as file:
             status = file.stat()
             there = min(length, (status.st_size or 0) - start)
             content = b"".join(file.readv(_pieces(start, there))) if there > 0 else b""
@@ -88,7 +116,8 @@ class SftpEndpoint(Endpoint):
         while waiting:
             inner = waiting.pop()
             try:
-                listed = self._ftp.listdir_attr(f"{self._root}/{inner}".rstrip("/"))
+                with self._channel() as ftp:
+                    listed = ftp.listdir_attr(f"{self._root}/{inner}".rstrip("/"))
             except FileNotFoundError:
                 continue
             for entry in listed:
@@ -101,38 +130,39 @@ class SftpEndpoint(Endpoint):
 
     def put(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:
-            with open(upload.file, "rb") as source:
-                aside = self._written_aside(upload.path, source)
-            self._ftp.posix_rename(aside, f"{self._root}/{upload.path}")
+            with open(upload.file, "rb") as source, self._channel() as ftp:
+                aside = self._written_aside(ftp, upload.path, source)
+                ftp.posix_rename(aside, f"{self._root}/{upload.path}")
 
     def create(self, path: str, content: bytes) -> bool:
-        ftp = self._ftp
-        if self._exists(path):
-            return False
-        aside = self._written_aside(path, BytesIO(content))
-        try:
-            ftp.rename(aside, f"{self._root}/{path}")
-        except OSError:
-            ftp.remove(aside)
-            if self._exists(path):
+        with self._channel() as ftp:
+            if self._exists(ftp, path):
                 return False
-            raise
-        return True
+            aside = self._written_aside(ftp, path, BytesIO(content))
+            try:
+                ftp.rename(aside, f"{self._root}/{path}")
+            except OSError:
+                ftp.remove(aside)
+                if self._exists(ftp, path):
+                    return False
+                raise
+            return True
 
-    def _exists(self, path: str) -> bool:
+    def _exists(self, ftp: Any, path: str) -> bool:
         try:
-            self._ftp.stat(f"{self._root}/{path}")
+            ftp.stat(f"{self._root}/{path}")
         except FileNotFoundError:
             return False
         return True
 
     def overwrite(self, path: str, content: bytes) -> None:
-        aside = self._written_aside(path, BytesIO(content))
-        self._ftp.posix_rename(aside, f"{self._root}/{path}")
+        with self._channel() as ftp:
+            aside = self._written_aside(ftp, path, BytesIO(content))
+            ftp.posix_rename(aside, f"{self._root}/{path}")
 
-    def _written_aside(self, path: str, source: Any) -> str:
-        ftp, folder = self._ftp, os.path.dirname(f"{self._root}/{path}")
-        self._make_folders(folder)
+    def _written_aside(self, ftp: Any, path: str, source: Any) -> str:
+        folder = os.path.dirname(f"{self._root}/{path}")
+        self._make_folders(ftp, folder)
         aside = f"{folder}/{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         written = 0
         try:
@@ -144,35 +174,35 @@ class SftpEndpoint(Endpoint):
             if ftp.stat(aside).st_size != written:
                 raise OSError("the server kept fewer bytes than it was sent; a full disk or quota looks so")
         except OSError as error:
-            self._remove_quietly(aside)
+            self._remove_quietly(ftp, aside)
             if str(error) == "Failure":
                 raise OSError(
                     "the server says no more than 'Failure'; no space or quota left looks so"
                 ) from error
             raise
-        return str(aside)
+        return aside
 
-    def _remove_quietly(self, path: str) -> None:
+    def _remove_quietly(self, ftp: Any, path: str) -> None:
         """Delete what was written aside, if the connection still lets us: nothing refers to it."""
-        try:
-            self._ftp.remove(path)
-        except (OSError, EOFError, self._paramiko.SSHException):
-            return
+        with contextlib.suppress(OSError, EOFError, self._paramiko.SSHException):
+            ftp.remove(path)
 
-    def _make_folders(self, folder: str) -> None:
+    def _make_folders(self, ftp: Any, folder: str) -> None:
         missing = []
         while folder not in ("", "/"):
             try:
-                self._ftp.stat(folder)
+                ftp.stat(folder)
                 break
             except FileNotFoundError:
                 missing.append(folder)
                 folder = os.path.dirname(folder)
         for made in reversed(missing):
             try:
-                self._ftp.mkdir(made)
+                ftp.mkdir(made)
+            except PermissionError:
+                raise
             except OSError:
-                self._ftp.stat(made)  # another thread was faster, or it raises what is wrong
+                ftp.stat(made)  # another thread was faster, or it raises what is wrong
 
 
 def _pieces(start: int, length: int) -> list[tuple[int, int]]:

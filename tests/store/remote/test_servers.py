@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -167,16 +169,22 @@ def test_a_pull_that_is_killed_goes_on_where_it_ended(cache, tmp_path):
     assert verify(tmp_path / "copy.zarr").count == 0
 
 
+def _descendants(process: int) -> Iterator[int]:
+    with contextlib.suppress(FileNotFoundError):
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            yield int(child)
+            yield from _descendants(int(child))
+
+
 def _with_its_connections(stop):
     """sshd serves each connection in a process of its own, in its session: kill those that it started too."""
 
     def killing(self) -> None:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        started = list(_descendants(self._process.pid))
         stop(self)
-        for child in children:
-            for grandchild in Path(f"/proc/{child}/task/{child}/children").read_text().split():
-                os.kill(int(grandchild), 9)
-            os.kill(int(child), 9)
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, 9)
 
     return killing
 

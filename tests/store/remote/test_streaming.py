@@ -178,9 +178,9 @@ def test_an_object_that_is_damaged_on_the_server_is_named(own_objects, chunks):
 
 def test_an_object_replaced_by_a_sound_one_of_other_values_is_found_by_its_sha256(own_objects, chunks):
     shards = shards_of(own_objects)
-    shutil.copyfile(shards[1], shards[0])
-    with pytest.raises(DamagedCacheError, match=r"c/0/.*sha256"):
-        streamed(own_objects, chunks).teacher("synthetic", 0).read(SIGNAL, np.array([0]))
+    shutil.copyfile(shards[2], shards[1])
+    with pytest.raises(DamagedCacheError, match=r"c/1/.*sha256"):
+        streamed(own_objects, chunks).teacher("synthetic", 0).read(SIGNAL, np.arange(5, 10))
 
 
 def test_a_replacement_between_two_reads_is_noticed_by_its_version(objects, chunks):
