@@ -111,6 +111,7 @@ def test_each_of_many_random_single_faults_is_found_and_named(cache, faults):
     assert len(tried) == len(set(CHANGES))
 
 
+@pytest.mark.slow
 def test_an_added_object_is_found_wherever_it_lies(cache):
     draw = random.Random(5)
     files = sorted(path for path in cache.rglob("*") if path.is_file())

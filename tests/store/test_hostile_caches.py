@@ -392,6 +392,7 @@ def test_a_writer_writes_through_no_link_and_waits_for_no_pipe(cache, tmp_path, 
     assert outside.read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 def test_an_index_can_point_nowhere_but_at_its_rows(cache):
     """Each entry is set to whatever a stranger may like, with a right crc32c and right digests."""
     shard = cache / TEACHER / "frame_embedding/c/0/0/0/0"
