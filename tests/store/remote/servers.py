@@ -167,6 +167,7 @@ def faulty_server(folder: Path, fault: Fault = lambda handler: False) -> Iterato
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked, server.fault = [], fault
+    server.handle_error = lambda request, address: None  # clients that hang up are what is tested
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
