@@ -147,7 +147,8 @@ class TowersTeacher(FrozenTeacher):
         tokenizer: Tokenizer,
         described: dict[str, Any],
     ) -> None:
-        layers: Sequence[int] = described["layers"]
+        described = dict(described)
+        layers: Sequence[int] = described.pop("layers")
         super().__init__(
             name,
             model,

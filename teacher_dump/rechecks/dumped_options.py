@@ -33,8 +33,11 @@ def as_dumped(arguments: argparse.Namespace, reader: TeacherReader) -> argparse.
     """
     asked = argparse.Namespace(**vars(arguments))
     asked.teacher = plugin_of(reader)
-    view = {name: getattr(reader.view, name) for name in ("frames", "clips", "crops")}
-    told = {**view, **told_options(asked.teacher, reader.identity)}
+    told = {name: getattr(reader.view, name) for name in ("frames", "clips", "crops")}
+    layers = sorted(int(name.split("/")[1]) for name in reader.signals if name.startswith("vit_layers/"))
+    if layers:
+        told["layers"] = ",".join(str(layer) for layer in layers)
+    told |= told_options(asked.teacher, reader.identity)
     for name, value in told.items():
         if not getattr(asked, name):
             setattr(asked, name, value)
@@ -47,8 +50,6 @@ def told_options(teacher: str, identity: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"dtype": "float32"}
     if is_of(identity.get("dtype"), str):
         found["dtype"] = identity["dtype"]
-    if layers := identity.get("layers"):
-        found["layers"] = ",".join(str(layer) for layer in layers)
     architecture = identity.get("architecture")
     if teacher in OF_OPEN_CLIP and isinstance(architecture, Mapping) and is_of(architecture.get("name"), str):
         found["architecture"] = architecture["name"]

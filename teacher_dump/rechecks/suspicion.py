@@ -27,7 +27,6 @@ FIELDS = {
     "weights_sha256": WEIGHTS,
     "architecture": WEIGHTS,
     "pretrained": WEIGHTS,
-    "layers": WEIGHTS,
     "logit_scale": WEIGHTS,
     "temperature": WEIGHTS,
     "quick_gelu": WEIGHTS,

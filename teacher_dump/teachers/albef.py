@@ -69,7 +69,6 @@ class AlbefTeacher(FrozenTeacher):
             "std": list(CLIP_STD),
             "logit_scale": 1.0,
             "temperature": scalar(model.temp),
-            "layers": self.layers,
         }
         super().__init__(name, model, view, described)
         self.pair_inputs = (f"vit_layers/{self.last}", "word_embedding", "word_valid")

@@ -84,7 +84,6 @@ class ClipTeacher(FrozenTeacher):
             "std": list(self._pixels.std),
             "logit_scale": self._scale,
             "logit_bias": bias,
-            "layers": list(self.layers),
         }
         squash = f"_{SQUASH}" if self._pixels.resize == SQUASH else ""
         view = View(f"{UNIFORM}_{frames}x{size}{squash}", frames, size, resize=self._pixels.resize)

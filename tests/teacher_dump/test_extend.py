@@ -26,7 +26,9 @@ from teacher_dump.estimates.estimating import estimates
 from teacher_dump.opened_dump import OpenedDump
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings
+from teacher_dump.teachers.base import TeacherOptions
 from teacher_dump.workers.executors import SerialExecutor
+from teacher_dump.workers.jobs import load_teacher
 from tests.teacher_dump.colour_teacher import ColourTeacher, colour_samples, write_clip
 
 SETTINGS = DumpSettings(batch_videos=2, batch_texts=3, threads=1, shard_rows=3, decoders=1)
@@ -458,3 +460,17 @@ def test_the_seconds_of_an_extension_are_measured_on_its_own_rows(first, clips):
     assert set(found.seconds) == {"videos", "texts", "relevance", "pairs", "earlier_pairs"}
     assert all(seconds > 0 for seconds in found.seconds.values())
     assert (found.measured.videos, found.measured.texts) == (2, 3)
+
+
+def test_a_layer_is_added_to_a_vision_transformers_dump_though_another_set_was_chosen_first(clips, tmp_path):
+    samples, layer_files = colour_samples(clips), "teachers/demo/vit_layers/0/"
+    cache = dump(
+        tmp_path / "c.zarr", samples, load_teacher("demo", TeacherOptions(layers=(0,))), SETTINGS, {}
+    )
+    before = {path: content for path, content in files_of(cache.path).items() if path.startswith(layer_files)}
+    assert before
+    more = load_teacher("demo", TeacherOptions(layers=(0, 1)))
+    cache = dump(cache.path, samples, more, SETTINGS, {}, extend=True)
+    assert {"vit_layers/0", "vit_layers/1"} <= set(cache.teacher("demo").signals)
+    assert untouched(before, cache.path)
+    assert verify(cache.path).faults == []

@@ -165,7 +165,7 @@ def test_what_the_command_line_says_of_a_teacher_reaches_it(tmp_path):
         return load_teacher(asked.teacher, teacher_options(asked, parse_layers(asked.layers)))
 
     assert told("--dtype", "bfloat16", "--layers", "1").identity()["dtype"] == "bfloat16"
-    assert told("--layers", "1").identity()["layers"] == [1]
+    assert told("--layers", "1").layers == (1,)
     for words, wrong in (
         (("--variant", "noise-free"), "no variant 'noise-free'"),
         (("--prompt", "a {}"), "takes no --prompts"),
