@@ -116,7 +116,7 @@ def gain_line(tables: Mapping[str, Any], direction: str) -> str:
     each = ", ".join(f"{value:+.1f}" for value in found["per_seed"])
     spread = f" ± {found['std']:.1f}" if len(found["per_seed"]) > 1 else ""
     closed = gap_closed(tables, direction)
-    share = "" if closed is None else f", {closed:.0f}% of the gap to the teacher"
+    share = "" if closed is None else f", {told_share(closed, ' to the teacher')}"
     gained = f"{found['mean']:+.1f}{spread} {metric} (by seed {each})"
     return f"- Gain of teaching, {LABELS[direction]}: {gained}{share}."
 
@@ -128,8 +128,13 @@ def gain_cell(tables: Mapping[str, Any], direction: str) -> str:
     ((metric, found),) = tables["gain"][direction].items()
     spread = f" ± {found['std']:.1f}" if len(found["per_seed"]) > 1 else ""
     closed = gap_closed(tables, direction)
-    share = "" if closed is None else f", {closed:.0f}% of gap"
+    share = "" if closed is None else f", {told_share(closed)}"
     return f"{found['mean']:+.1f}{spread} {metric}{share}"
+
+
+def told_share(closed: float, whose: str = "") -> str:
+    """Who passes the teacher has no share of a gap: a teacher near the untaught student would make it huge."""
+    return "past the teacher" if closed > 100 else f"{closed:.0f}% of the gap{whose}"
 
 
 def gap_closed(tables: Mapping[str, Any], direction: str) -> float | None:
