@@ -133,7 +133,7 @@ def gain_cell(tables: Mapping[str, Any], direction: str) -> str:
 
 
 def told_share(closed: float, whose: str = "") -> str:
-    """Who passes the teacher has no share of a gap: a teacher near the untaught student would make it huge."""
+    """Who passes the teacher is given no share: one near the untaught student would make it huge."""
     return "past the teacher" if closed > 100 else f"{closed:.0f}% of the gap{whose}"
 
 
