@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
@@ -21,12 +21,18 @@ MEASURES = {"mass": "share of weight", "hit@1": "top frame is visible"}
 
 
 def draw(results: Mapping[str, Any]) -> bytes:
-    """The picture as PNG."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), width_ratios=(1, 1.3, 1.6))
-    draw_retrieval(left, results)
-    draw_frame_weights(middle, results["frame_weights"])
-    draw_example(right, results["example"])
-    for axes in (left, middle, right):
+    """The picture as PNG: a panel for each thing that there is to show."""
+    panels: list[tuple[float, Callable[[Axes], None]]] = [(1.0, lambda axes: draw_retrieval(axes, results))]
+    if "absent" not in results["frame_weights"]:
+        panels.append((1.3, lambda axes: draw_frame_weights(axes, results["frame_weights"])))
+    if "absent" not in results["example"]:
+        panels.append((1.6, lambda axes: draw_example(axes, results["example"])))
+    widths = [width for width, _ in panels]
+    figure, row = plt.subplots(
+        1, len(panels), figsize=(3.6 * sum(widths), 4), width_ratios=widths, squeeze=False
+    )
+    for axes, (_, draw_panel) in zip(row[0], panels, strict=True):
+        draw_panel(axes)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     content = io.BytesIO()
@@ -63,9 +69,6 @@ def draw_retrieval(axes: Axes, results: Mapping[str, Any]) -> None:
 def draw_frame_weights(axes: Axes, found: Mapping[str, Any]) -> None:
     """Share of weight on visible frames, and how often the top frame is one, by who weighs."""
     axes.set_title("Do the weights follow the visible frames?", fontsize=10)
-    if "absent" in found:
-        absent(axes, found["absent"])
-        return
     who = [name for name in COLOURS if name in found]
     for offset, (measure, hatch) in enumerate(zip(MEASURES, ("", "//"), strict=True)):
         for place, name in enumerate(who):
@@ -87,10 +90,6 @@ def draw_frame_weights(axes: Axes, found: Mapping[str, Any]) -> None:
 
 def draw_example(axes: Axes, found: Mapping[str, Any]) -> None:
     """Weight of every frame of one test video; frames that show the described thing are shaded."""
-    if "absent" in found:
-        axes.set_title("Example", fontsize=10)
-        absent(axes, found["absent"])
-        return
     time, visible = found["frame_time_s"], found["frame_visible"]
     half = (time[-1] - time[0]) / (2 * (len(time) - 1))
     for place, moment in enumerate(moment for moment, seen in zip(time, visible, strict=True) if seen):
@@ -104,8 +103,3 @@ def draw_example(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_ylabel("frame weight")
     axes.set_title(textwrap.fill(f"“{found['text']}”", 60), fontsize=10, parse_math=False)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-
-
-def absent(axes: Axes, reason: str) -> None:
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, reason, ha="center", va="center", wrap=True, fontsize=9, parse_math=False)
