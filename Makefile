@@ -117,7 +117,7 @@ test: $(READY)            ## the tests (under 5 minutes on 2 cores)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not network" $(ARGS)
 
 test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
-	@$(PY) -m pytest -m "slow and not gpu and not network" $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not network" $(ARGS)
 
 test-golden: $(READY)     ## every case in the folder GOLDEN of golden vectors against our models
 	@$(PY) -m tests.golden "$(GOLDEN)"
