@@ -45,8 +45,8 @@ class Stopwatch:
 def timed(work: Callable[[], Result]) -> tuple[Spent, Result]:
     """What `work` takes once it is warm, and what it gave.
 
-    Short work is run again, up to a second in all, and counts with its quickest run: the first may take twice
-    as long as the hundreds that follow it in a dump, and what else the machine does only adds to one.
+    Short work is run again, up to a second in all, and counts with the median of the runs after the first,
+    which may take twice as long as the hundreds that follow it in a dump.
     """
     runs: list[Spent] = []
     while True:
@@ -55,4 +55,5 @@ def timed(work: Callable[[], Result]) -> tuple[Spent, Result]:
         runs.append(watch.spent)
         if len(runs) == MOST_RUNS or sum(run.clock_s for run in runs) >= ENOUGH_S:
             break
-    return min(runs, key=lambda run: run.clock_s), result
+    warm = sorted(runs[1:] or runs, key=lambda run: run.clock_s)
+    return warm[len(warm) // 2], result
