@@ -198,6 +198,7 @@ class StudentContract:
             fields = json.loads(json.dumps(recipe.to_dict()))
             assert Recipe.from_dict(fields, module.Config) == recipe
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("arm", [UNTAUGHT, TAUGHT])
     def test_every_recipe_trains_every_parameter(
         self, module: ModuleType, sizes: SignalSizes, arm: str

@@ -15,6 +15,7 @@ from tests.store.remote.range_server import RangeServer
 from tests.store.remote.told_objects import forget
 
 pytest.importorskip("aiohttp")
+pytestmark = pytest.mark.slow
 QUICK = ("--epochs", "1", "--batch-size", "16", "--seeds", "0", "--recipe", "demo")
 ONE_RATE = ("--learning-rates", "0.003")
 

@@ -250,6 +250,7 @@ def albef_files(folder):
     return folder / "albef.safetensors"
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_learns_to_match_and_keeps_its_momentum_copies(request_for, tmp_path):
     request = request_for(
         albef_course.DEFAULTS,
@@ -306,6 +307,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("course_of", [demo_course, pytest.param(demo_albef_course, marks=pytest.mark.slow)])
 def test_an_interrupted_fit_ends_as_an_uninterrupted_one(course_of, request_for, tmp_path):
     request = request_for(course_of.DEFAULTS, epochs=3, warmup=2)

@@ -241,6 +241,7 @@ def test_a_dual_encoder_of_the_same_cache_chooses_the_pairs(clips, tmp_path, who
     assert own.teacher("albef").pair_layout.layout == DENSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stop_after", [pytest.param(9, marks=pytest.mark.slow), 13, pytest.param(16, marks=pytest.mark.slow), 17]
 )
