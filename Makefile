@@ -113,7 +113,7 @@ fit-teacher: $(READY)     ## fine-tune TEACHER on DATASET from CHECKPOINT; write
 fit-demo-teacher: $(READY)    ## re-make the shipped weights of a teacher of the demo: demo (default), demo_clip4clip or demo_albef (minutes)
 	@$(PY) -m teacher_dump fit $(if $(filter demo_%,$(TEACHER)),$(TEACHER),demo) --overwrite $(ARGS)
 
-test: $(READY)            ## the tests (under 5 minutes on 2 cores)
+test: $(READY)            ## the tests (5 to 6 minutes on 2 cores)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not network" $(ARGS)
 
 test-slow: $(READY)       ## kill, fault and server tests, and the re-making of the demo's teacher
