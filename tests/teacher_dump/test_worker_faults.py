@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from contextlib import suppress
 from functools import partial
@@ -86,8 +87,11 @@ def commits(monkeypatch):
 
 
 def dump_over(address, root, clips, fault="", pause_s=0.0):
-    """Dump on the workers of `address`, in one of which `fault` happens."""
-    flag = root.with_suffix(".flag")
+    """Dump on the workers of `address`, in one of which `fault` happens.
+
+    The flag is of this dump alone: a task of an earlier dump may still run, and would take another's.
+    """
+    flag = root.with_name(f"{root.name}.{uuid.uuid4().hex}.flag")
     flag.touch()
     teacher = partial(FaultyTeacher, fault, flag, pause_s)
     with DaskExecutor(address, Sources(partial(colour_samples, clips), teacher)) as workers:
