@@ -13,30 +13,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from functools import partial
+from typing import Any
 
 from store.durable import write_file
 from store.errors import InputError
 from store.lookup import check_name, load_plugin
-from store.reader import Cache, open_cache
+from store.reader import Cache
 from store.retrieval_metrics import TEXT_TO_VIDEO, VIDEO_TO_TEXT
 from student_train import students
 from student_train.ablation_row import AblationRow
 from student_train.checkpoint import readable_json
-from student_train.config import TAUGHT, TEST_SPLIT
-from student_train.configuration import Configuration, Told, read_settings
-from student_train.evaluation.measure import TEACHER, measure
-from student_train.evaluation.request import Request
+from student_train.config import TAUGHT
+from student_train.configuration import Configuration
+from student_train.distributed import rank
+from student_train.evaluation.measure import TEACHER
 from student_train.experiment import Experiment
-from student_train.guard import require_trusted
-from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder
-from student_train.video_files import opened_videos
-
-if TYPE_CHECKING:
-    from store.decoded_frames import DecodedFrames
+from student_train.run_folder import Choice
+from student_train.runs import Prepared, train_and_measure, with_prepared
 
 DIRECTIONS = {"t2v": TEXT_TO_VIDEO, "v2t": VIDEO_TO_TEXT}
 SHOWN = ("R@1", "SumR")
@@ -45,37 +39,30 @@ RESULTS, TABLE = "ablation.json", "ablation.md"
 
 def ablate(options: argparse.Namespace) -> int:
     """Train and measure the rows that are asked for, write what came out, print the table."""
-    cache = open_cache(options.cache)
-    file = read_settings(options.config) if hasattr(options, "config") else {}
-    configuration = Told(file, getattr(options, "words", ())).resolve(cache)
-    if options.print_config:
-        print(configuration.to_yaml(), end="")
-        return 0
-    if not hasattr(options, "out"):
-        raise InputError("name the folder of the runs: --out RUN")
-    rows = chosen_rows(configuration.run.student, options.rows)
-    if not options.despite_report:
-        require_trusted(cache, Choice.of(configuration).teachers)
-    cache.split(TEST_SPLIT)
-    torch.set_num_threads(configuration.run.threads)
-    with opened_videos(options, cache, Choice.of(configuration).teachers) as frames:
-        experiments = {
-            row.label: experiment_of(cache, options.out, configuration, row, frames) for row in rows
-        }
-        for experiment in experiments.values():
-            experiment.check((TAUGHT,))
-        found = {
-            label: measured(experiment, configuration, label) for label, experiment in experiments.items()
-        }
+    return with_prepared(options, partial(train_rows, options.rows))
+
+
+def train_rows(wanted: Sequence[str], prepared: Prepared) -> None:
+    """The runs of `ablate`; raises what `chosen_rows` and `row_choice` do before anything is trained."""
+    configuration = prepared.configuration
+    rows = chosen_rows(configuration.run.student, wanted)
+    experiments = {
+        row.label: prepared.experiment(prepared.out / row.folder, row_choice(configuration, row))
+        for row in rows
+    }
+    for experiment in experiments.values():
+        experiment.check((TAUGHT,))
+    found = {label: measured(experiment, configuration, label) for label, experiment in experiments.items()}
+    if rank():
+        return
     results = {
-        **told_of(configuration, cache),
-        "rows": [{"label": row.label, "paper": list(row.paper), **found[row.label]} for row in rows],
+        **told_of(configuration, prepared.cache),
+        "rows": [{"label": row.label, "paper": list(row.paper), **(found[row.label] or {})} for row in rows],
     }
     table = markdown(results)
-    write_file(options.out / RESULTS, readable_json(results))
-    write_file(options.out / TABLE, table.encode())
+    write_file(prepared.out / RESULTS, readable_json(results))
+    write_file(prepared.out / TABLE, table.encode())
     print(table, end="")
-    return 0
 
 
 def told_of(configuration: Configuration, cache: Cache) -> dict[str, Any]:
@@ -104,36 +91,27 @@ def chosen_rows(student: str, wanted: Sequence[str]) -> list[AblationRow]:
     return [row for row in rows if not wanted or row.label in wanted]
 
 
-def experiment_of(
-    cache: Cache,
-    out: Path,
-    configuration: Configuration,
-    row: AblationRow,
-    frames: Mapping[str, DecodedFrames],
-) -> Experiment:
-    """The run of one row; raises InputError for several learning rates, which would be chosen by row."""
+def row_choice(configuration: Configuration, row: AblationRow) -> Choice:
+    """What one row trains; raises InputError for several learning rates, which would be chosen by row."""
     rates = configuration.recipe.optimizer.lr
     if len(rates) > 1:
         raise InputError(
             f"an ablation has one learning rate, not {list(rates)}; give one by --learning-rates"
         )
     module = load_plugin(students, "student", configuration.run.student)
-    recipe = module.ablated(configuration.recipe, row.losses)
-    choice = replace(Choice.of(configuration), recipe=recipe)
-    return Experiment(cache, RunFolder(out / row.folder), choice, configuration.run.track, frames)
+    return replace(Choice.of(configuration), recipe=module.ablated(configuration.recipe, row.losses))
 
 
-def measured(experiment: Experiment, configuration: Configuration, label: str) -> dict[str, Any]:
-    """Train what is missing of a row; direction -> metric -> mean, std, per_seed, of student and teacher."""
-    print(f"-- {label}", flush=True)
-    experiment.run.pin(experiment.cache, experiment.choice)
+def measured(experiment: Experiment, configuration: Configuration, label: str) -> dict[str, Any] | None:
+    """Train what is missing of a row; direction -> metric -> mean, std, per_seed, of student and teacher.
+
+    None if not rank 0.
+    """
+    if rank() == 0:
+        print(f"-- {label}", flush=True)
     of_row = Configuration(replace(configuration.run, arms=(TAUGHT,)), experiment.choice.recipe)
-    experiment.run.write(SETTINGS_FILE, of_row.to_yaml().encode())
-    seeds, rates = configuration.run.seeds, configuration.recipe.optimizer.lr
-    selection = experiment.select_and_train((TAUGHT,), seeds)
-    request = Request((TAUGHT,), seeds, rates, configuration.run.evaluation)
-    found = measure(experiment, request, selection.learning_rate)
-    return {"student": found[TAUGHT], "teacher": found[TEACHER]}
+    found = train_and_measure(experiment, of_row)
+    return None if found is None else {"student": found[TAUGHT], "teacher": found[TEACHER]}
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from store.errors import InputError
+
 
 def world_size() -> int:
     """How many processes train together, 1 where nobody started several."""
@@ -39,6 +41,12 @@ def join_processes() -> None:
 
         # Without being told, accelerate finds no processes to join on a machine without a GPU.
         PartialState(cpu=not torch.cuda.is_available())
+
+
+def require_one_process() -> None:
+    """Raise InputError where several were started together for what each would do again."""
+    if (several := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise InputError(f"{several} processes were started; only training is shared by several, start one")
 
 
 def gather_rows(own_bN: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ from student_train.teachers import Teachers
 from student_train.tracking import Trackers, service_module
 from student_train.trainer import Watch, train
 from student_train.training_rows import PairedRows, few_of_each, training_rows
+from student_train.video_files import require_videos
 
 if TYPE_CHECKING:
     from store.decoded_frames import DecodedFrames
@@ -134,15 +135,13 @@ class Experiment:
             check_name("role", role, known)
 
     def check_videos(self, read: bool) -> None:
-        """Refuse video files that nobody reads, or that do not hold all rows."""
-        if self.frames and not read:
-            raise InputError(f"student {self.choice.student!r} reads no frames so made; leave out --videos")
+        """Raises what `require_videos` does for the rows of training and evaluation."""
         held_out = [
             self.cache.split(name).video for name in (VAL_SPLIT, TEST_SPLIT) if name in self.cache.splits
         ]
         rows = np.concatenate([self.rows.video, *held_out])
-        for decoded in self.frames.values():
-            decoded.require(rows[self.teachers.video_usable[rows]])
+        rows = rows[self.teachers.video_usable[rows]]
+        require_videos(self.frames, self.choice.student, read, rows)
 
     def select_and_train(self, arms: Sequence[str], seeds: Sequence[int]) -> Selection:
         """Train every arm with every seed at the selected learning rate."""

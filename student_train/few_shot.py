@@ -11,27 +11,22 @@ are the few is drawn from the seed of the training, alike for both arms; all are
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
-
-import torch
 
 from store.durable import write_file
 from store.errors import InputError
-from store.reader import Cache, open_cache
+from store.reader import Cache
 from student_train.checkpoint import readable_json
-from student_train.config import TEST_SPLIT
-from student_train.configuration import Configuration, Told, read_settings
-from student_train.evaluation.measure import RECOGNITION, TEACHER, measure
+from student_train.configuration import Configuration
+from student_train.distributed import rank
+from student_train.evaluation.measure import RECOGNITION, TEACHER
 from student_train.evaluation.report import table, with_spread
-from student_train.evaluation.request import Request
-from student_train.evaluation.results import assemble
 from student_train.experiment import Experiment
-from student_train.guard import require_trusted
-from student_train.run_folder import SETTINGS_FILE, Choice, RunFolder
-from student_train.video_files import opened_videos
+from student_train.run_folder import Choice
+from student_train.runs import Prepared, train_and_measure, with_prepared
 
 ALL = "all"
 SHOWN = ("top-1", "top-5", "mean class")
@@ -40,45 +35,33 @@ RESULTS, TABLE = "few_shot.json", "few_shot.md"
 
 def few_shot(options: argparse.Namespace) -> int:
     """Train and measure every number of shots that is asked for, write what came out, print the table."""
-    cache = open_cache(options.cache)
-    file = read_settings(options.config) if hasattr(options, "config") else {}
-    configuration = Told(file, getattr(options, "words", ())).resolve(cache)
-    if options.print_config:
-        print(configuration.to_yaml(), end="")
-        return 0
-    if not hasattr(options, "out"):
-        raise InputError("name the folder of the runs: --out RUN")
+    return with_prepared(options, partial(train_shots, options.shots, options.few_shot_epochs))
+
+
+def train_shots(wanted: str, few_shot_epochs: int | None, prepared: Prepared) -> None:
+    """The runs of `few-shot`; raises InputError for a student of captions, before anything is trained."""
+    configuration = prepared.configuration
     if not configuration.recipe.model.recognises:
         raise InputError(
             f"student {configuration.run.student!r} learns from captions, which have no shots; "
             "take one that recognises classes, e.g. --student text4vis"
         )
-    if not options.despite_report:
-        require_trusted(cache, Choice.of(configuration).teachers)
-    cache.split(TEST_SPLIT)
-    torch.set_num_threads(configuration.run.threads)
-    with opened_videos(options, cache, Choice.of(configuration).teachers) as frames:
-        experiments = {
-            shots: Experiment(
-                cache,
-                RunFolder(options.out / f"shots-{shots}"),
-                choice_of(configuration, shots, options.few_shot_epochs),
-                configuration.run.track,
-                frames,
-            )
-            for shots in shots_of(options.shots)
-        }
-        for experiment in experiments.values():
-            experiment.check(configuration.run.arms)
-        found = {
-            shots: measured(experiment, configuration, shots) for shots, experiment in experiments.items()
-        }
-    results = {**told_of(configuration, cache), "shots": found}
+    experiments = {
+        shots: prepared.experiment(
+            prepared.out / f"shots-{shots}", choice_of(configuration, shots, few_shot_epochs)
+        )
+        for shots in shots_of(wanted)
+    }
+    for experiment in experiments.values():
+        experiment.check(configuration.run.arms)
+    found = {shots: measured(experiment, configuration, shots) for shots, experiment in experiments.items()}
+    if rank():
+        return
+    results = {**told_of(configuration, prepared.cache), "shots": found}
     markdown = markdown_of(results)
-    write_file(options.out / RESULTS, readable_json(results))
-    write_file(options.out / TABLE, markdown.encode())
+    write_file(prepared.out / RESULTS, readable_json(results))
+    write_file(prepared.out / TABLE, markdown.encode())
     print(markdown, end="")
-    return 0
 
 
 def told_of(configuration: Configuration, cache: Cache) -> dict[str, Any]:
@@ -114,20 +97,19 @@ def choice_of(configuration: Configuration, shots: str, few_shot_epochs: int | N
     return replace(Choice.of(configuration), recipe=recipe)
 
 
-def measured(experiment: Experiment, configuration: Configuration, shots: str) -> dict[str, Any]:
-    """Train what is missing; who -> metric -> mean, std, per_seed, and how it was trained."""
-    print(f"-- {shots} of each class", flush=True)
-    run, recipe = configuration.run, experiment.choice.recipe
-    experiment.run.pin(experiment.cache, experiment.choice)
-    experiment.run.write(SETTINGS_FILE, replace(configuration, recipe=recipe).to_yaml().encode())
-    selection = experiment.select_and_train(run.arms, run.seeds)
-    request = Request(run.arms, run.seeds, recipe.optimizer.lr, run.evaluation)
-    began = time.perf_counter()
-    found = measure(experiment, request, selection.learning_rate)
-    results = assemble(experiment, request, selection, found, time.perf_counter() - began)
-    experiment.run.write("results.json", readable_json(results))
-    of_whom = {who: found[who].get(RECOGNITION, found[who]) for who in (TEACHER, *run.arms)}
-    told = {"epochs": recipe.epochs, "learning_rate": selection.learning_rate}
+def measured(experiment: Experiment, configuration: Configuration, shots: str) -> dict[str, Any] | None:
+    """Train what is missing; who -> metric -> mean, std, per_seed, and how it was trained.
+
+    None if not rank 0.
+    """
+    recipe = experiment.choice.recipe
+    if rank() == 0:
+        print(f"-- {shots} of each class", flush=True)
+    found = train_and_measure(experiment, replace(configuration, recipe=recipe))
+    if found is None:
+        return None
+    of_whom = {who: found[who].get(RECOGNITION, found[who]) for who in (TEACHER, *configuration.run.arms)}
+    told = {"epochs": recipe.epochs, "learning_rate": found["learning_rate"]}
     return {**of_whom, **told, "test": found["test"]}
 
 

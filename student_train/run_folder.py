@@ -23,15 +23,18 @@ import torch
 from store.durable import PARTIAL_SUFFIX, json_digest, read_json, write_file
 from store.errors import DamagedCacheError, InputError, MissingFileError
 from store.identity import require_same
+from store.lookup import load_plugin
 from store.parts import group_at
 from store.reader import Cache
 from store.untrusted import is_url
+from student_train import students
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
 from student_train.configuration import Configuration
 
 CONFIG_FILE = "config.json"
 SETTINGS_FILE = "configuration.yaml"
+PUBLISHED = ("results.md", "results.png")
 NEEDED_KEYS = {
     CONFIG_FILE: {"identity", "cache"},
     "results.json": {"request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights"},
@@ -63,6 +66,15 @@ class Choice:
         assert run.teacher is not None
         assert run.recipe is not None
         return cls(run.teacher, run.student, run.recipe, configuration.recipe, run.roles)
+
+    @classmethod
+    def pinned(cls, identity: Mapping[str, Any], learning_rate: float) -> Choice:
+        """What a run with this `identity` trains, at one of its rates."""
+        settings, student = identity["settings"], identity["student"]
+        optimizer = {**settings["optimizer"], "lr": [learning_rate]}
+        config = load_plugin(students, "student", student).Config
+        recipe = Recipe.from_dict({**settings, "optimizer": optimizer}, config)
+        return cls(identity["teacher"], student, identity["recipe"], recipe, identity["roles"])
 
 
 def identity_of(cache: Cache, choice: Choice) -> dict[str, Any]:
@@ -176,8 +188,13 @@ class RunFolder:
     def has_results(self) -> bool:
         return (self.path / "results.json").is_file()
 
+    def unpublish(self) -> None:
+        """Remove what tells of earlier results."""
+        for name in PUBLISHED:
+            (self.path / name).unlink(missing_ok=True)
+
     def is_published(self) -> bool:
-        return all((self.path / name).is_file() for name in ("results.md", "results.png"))
+        return all((self.path / name).is_file() for name in PUBLISHED)
 
     def write(self, name: str, content: bytes) -> None:
         write_file(self.path / name, content)

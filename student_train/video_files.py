@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.cli import at_least_one
+from store.errors import InputError
 from store.reader import Cache
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from store.decoded_frames import DecodedFrames
 
 
@@ -48,3 +51,13 @@ def opened_videos(
             view: opened.enter_context(DecodedFrames(cache, view, options.videos, options.decoders))
             for view in sorted(views)
         }
+
+
+def require_videos(
+    frames: Mapping[str, DecodedFrames], student: str, reads_frames: bool, rows: np.ndarray
+) -> None:
+    """Raise InputError for videos that `student` does not read, or that do not hold all of `rows` [N]."""
+    if frames and not reads_frames:
+        raise InputError(f"student {student!r} reads no frames so made; leave out --videos")
+    for decoded in frames.values():
+        decoded.require(rows)

@@ -9,74 +9,87 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from store.errors import InputError, MissingFileError
 from store.lookup import load_plugin
-from store.reader import open_cache
+from store.reader import Cache, open_cache
 from store.retrieval_metrics import RECOGNITION_METRICS, recognition_metrics
 from student_train import students
 from student_train.checkpoint import load_parameters, load_story
 from student_train.config import TAUGHT, Recipe
+from student_train.distributed import require_one_process
 from student_train.evaluation.half_classes import half_class_metrics
 from student_train.evaluation.measure import TEACHER, spread
 from student_train.evaluation.recognition import Recognition, class_scores, teacher_recognition
 from student_train.evaluation.report import table, with_spread
 from student_train.evaluation.rows import ClassRows, class_rows
-from student_train.run_folder import RunFolder, run_cache
+from student_train.needs import PIXELS
+from student_train.run_folder import Choice, RunFolder, run_cache
 from student_train.stream import require
 from student_train.students.base import Student
 from student_train.teachers import Teachers
+from student_train.video_files import opened_videos, require_videos
+
+if TYPE_CHECKING:
+    from store.decoded_frames import DecodedFrames
 
 HALVES = "of half the classes"
+NOT_TRAINED = 1.0
+"""A learning rate that nothing learns with."""
 
 
 def zero_shot(options: argparse.Namespace) -> int:
     """Print the table: the teacher and the run's taught students, among all classes and among halves."""
+    require_one_process()
     run = RunFolder(options.run)
     config = run.config()
     identity = config["identity"]
-    module = load_plugin(students, "student", identity["student"])
-    settings = identity["settings"]
-    recipe = Recipe.from_dict(
-        {**settings, "optimizer": {**settings["optimizer"], "lr": [1.0]}}, module.Config
-    )
     torch.set_num_threads(identity["torch_threads"])
-    teachers = teachers_of(options, config, recipe)
-    rows = class_rows(teachers.cache, teachers, options.split)
-    found = [
-        measured(student_of(module, recipe, teachers, folder), teachers, rows)
-        for folder in finished(run, TAUGHT)
-    ]
-    print(markdown(found, teacher_recognition(teachers.main, rows), rows, teachers), end="")
+    choice = Choice.pinned(identity, NOT_TRAINED)
+    cache = open_cache(options.cache or run_cache(options.run, config))
+    choice = replace(
+        choice, teacher=options.teacher or choice.teacher, roles={**choice.roles, **dict(options.role)}
+    )
+    with opened_videos(options, cache, choice.teachers) as frames:
+        teachers = teachers_of(options, cache, choice, frames)
+        rows = class_rows(cache, teachers, options.split)
+        require_videos(frames, choice.student, PIXELS in choice.recipe.model.needs, rows.video)
+        module = load_plugin(students, "student", choice.student)
+        found = [
+            measured(student_of(module, choice.recipe, teachers, folder), teachers, rows)
+            for folder in finished(run, TAUGHT)
+        ]
+        print(markdown(found, teacher_recognition(teachers.main, rows), rows, teachers), end="")
     return 0
 
 
-def teachers_of(options: argparse.Namespace, config: Mapping[str, Any], recipe: Recipe) -> Teachers:
-    """Of the other cache all classes; of the run's own those that it did not train on. Roles are filled as in
-    the run, but for those that are told.
+def teachers_of(
+    options: argparse.Namespace, cache: Cache, choice: Choice, frames: Mapping[str, DecodedFrames]
+) -> Teachers:
+    """Of another cache all classes; of the run's own those that it did not train on.
 
     Raises InputError if there are no such classes, UnknownNameError for a teacher that the cache has not.
     """
-    identity = config["identity"]
-    cache = open_cache(options.cache or run_cache(options.run, config))
-    main = cache.teacher(options.teacher or identity["teacher"])
-    roles = {role: cache.teacher(name) for role, name in {**identity["roles"], **dict(options.role)}.items()}
+    main = cache.teacher(choice.teacher)
+    roles = {role: cache.teacher(name) for role, name in choice.roles.items()}
+    teachers = Teachers(main, roles, frames=frames)
     if options.cache:
-        return Teachers(main, roles)
-    every = range(Teachers(main).class_text.shape[1])
-    others = tuple(number for number in every if recipe.classes is not None and number not in recipe.classes)
+        return teachers
+    every, trained = range(teachers.class_text.shape[1]), choice.recipe.classes
+    others = tuple(number for number in every if trained is not None and number not in trained)
     if not others:
         raise InputError(
             f"the run in {options.run} was trained on every class of its cache; name the cache of another "
             "dataset by --cache, or train with some of the classes: --set classes=0,1,2"
         )
-    return Teachers(main, roles, others)
+    return replace(teachers, classes=others)
 
 
 def finished(run: RunFolder, arm: str) -> list[Path]:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from store.cli import HelpFormatter, add_chunk_cache, add_debug, cache_place
+from student_train import video_files
 
 TEXT = "test a run's students on classes that they were not trained on"
 
@@ -21,6 +22,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="of the other dataset, folder or URL (default: the run's, other classes)",
     )
     add_chunk_cache(parser)
+    video_files.add_options(parser)
     parser.add_argument("--teacher", help="in that cache (default: the run's)")
     parser.add_argument(
         "--role",

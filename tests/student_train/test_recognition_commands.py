@@ -18,7 +18,9 @@ from store.signals import SignalSpec
 from store.writer import CacheWriter
 from student_train.__main__ import main
 from student_train.configuration import Told
+from student_train.experiment import Experiment
 from student_train.few_shot import choice_of
+from student_train.guard import TerminatedError
 from tests.synthetic_cache import shard_commits
 
 CLASSES, WIDTH, FRAMES = 6, 16, 3
@@ -155,6 +157,28 @@ def test_a_classifier_is_swapped_for_the_classes_that_were_left_out(
     printed = capsys.readouterr().out
     assert "others, 6 classes" in printed
     assert "of half the classes" in printed
+
+
+def test_zero_shot_refuses_videos_that_its_student_does_not_read(few: Path, cache, tmp_path, capsys) -> None:
+    words = ["zero-shot", str(few / "shots-all"), "--cache", str(cache), "--videos", str(tmp_path)]
+    assert main(words) == 2
+    assert "leave out --videos" in capsys.readouterr().err
+
+
+def test_what_each_process_would_do_again_is_refused_to_several(few: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in ("evaluate", "zero-shot"):
+        assert main([command, str(few / "shots-all")]) == 2
+        assert "2 processes were started; only training" in capsys.readouterr().err
+
+
+def test_few_shots_that_are_told_to_end_say_so(cache: Path, tmp_path, capsys, monkeypatch) -> None:
+    def told_to_end(*_) -> None:
+        raise TerminatedError("SIGTERM after step 3; its state is saved")
+
+    monkeypatch.setattr(Experiment, "select_and_train", told_to_end)
+    assert main(["few-shot", str(cache), "--out", str(tmp_path / "x"), *SMALL]) == 143
+    assert capsys.readouterr().err == "SIGTERM after step 3; its state is saved\n"
 
 
 def test_a_run_that_was_trained_on_all_classes_needs_another_cache_for_zero_shot(few: Path, capsys) -> None:

@@ -19,6 +19,7 @@ from student_train.__main__ import main
 from student_train.checkpoint import Checkpoints, StepLog
 from tests.conftest import ROOT
 from tests.student_train.small_training import TIMES, run
+from tests.student_train.test_recognition_commands import SMALL, write_class_cache
 
 pytestmark = pytest.mark.slow
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -86,6 +87,19 @@ def test_the_command_trains_in_two_processes_as_in_one(
     assert main(["evaluate", str(tmp_path / "two"), "--cache", str(learnable_path)]) == 0
 
 
+def test_few_shots_are_trained_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    cache = write_class_cache(tmp_path / "classes.zarr", "classes", 0)
+    words = (str(cache), *SMALL, "--shots", "1,all", "--batch-size", "6", "--set", "model.heads=2")
+    status, out, err = finish(
+        begin("-m", "student_train", "few-shot", *words, "--out", str(tmp_path / "two"))
+    )
+    assert status == 0, err
+    assert out.count("# Few shots") == out.count("-- all") == 1, "only process 0 tells"
+    assert main(["few-shot", *words, "--out", str(tmp_path / "one")]) == 0
+    assert (tmp_path / "one" / "few_shot.md").read_bytes() == (tmp_path / "two" / "few_shot.md").read_bytes()
+    assert main(["evaluate", str(tmp_path / "two" / "shots-all")]) == 0
+
+
 @pytest.fixture(scope="module")
 def undisturbed(learnable_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """The log of one process that nobody stopped."""
@@ -102,14 +116,16 @@ def trained_alone(cache: Path, folder: Path) -> list[dict]:
     return lines(folder / "log.jsonl")
 
 
-SMALL = ("-m", "tests.student_train.small_training")
+ONE_TRAINING = ("-m", "tests.student_train.small_training")
 
 
 @pytest.fixture(scope="module")
 def killed(learnable_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left whose first was killed with the numbers of step 6."""
     folder = tmp_path_factory.mktemp("killed")
-    status, _, err = finish(begin(*SMALL, str(learnable_path), str(folder), "--every", "2", "--kill-at", "6"))
+    status, _, err = finish(
+        begin(*ONE_TRAINING, str(learnable_path), str(folder), "--every", "2", "--kill-at", "6")
+    )
     assert status != 0
     assert "SIGKILL" in err
     assert Checkpoints(folder / "checkpoints").step() == 6
@@ -120,7 +136,7 @@ def test_after_a_sigkill_two_processes_go_on_with_the_batches_that_remain(
     learnable_path: Path, killed: Path, tmp_path: Path, undisturbed: list[dict]
 ) -> None:
     folder = shutil.copytree(killed, tmp_path / "run")
-    assert finish(begin(*SMALL, str(learnable_path), str(folder)))[0] == 0
+    assert finish(begin(*ONE_TRAINING, str(learnable_path), str(folder)))[0] == 0
     assert_same_course(lines(folder / "log.jsonl"), undisturbed)
 
 
@@ -134,7 +150,7 @@ def test_one_process_goes_on_where_two_were_killed(
 def test_two_processes_go_on_where_one_was_killed(
     learnable_path: Path, tmp_path: Path, undisturbed: list[dict]
 ) -> None:
-    words = (*SMALL, str(learnable_path), str(tmp_path))
+    words = (*ONE_TRAINING, str(learnable_path), str(tmp_path))
     alone = [sys.executable, *words, "--every", "5", "--kill-at", "7"]
     assert subprocess.run(alone, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert Checkpoints(tmp_path / "checkpoints").step() == 5
