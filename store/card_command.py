@@ -28,11 +28,18 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def add_terms(parser: argparse.ArgumentParser) -> None:
     """--licence and --share, for whoever owns the data."""
-    parser.add_argument("--licence", metavar="NAME",
+    parser.add_argument("--licence", metavar="NAME", type=licence_name,
                         help="of the data, e.g. CC-BY-4.0 (default: as the dataset says)")  # fmt: skip
     parser.add_argument("--share", choices=(YES, NO),
                         help="whether the cache may be pushed (default: if the licence is known to allow "
                         "it)")  # fmt: skip
+
+
+def licence_name(text: str) -> str:
+    """A name that says something, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name is no licence")
+    return text.strip()
 
 
 def run_card(arguments: argparse.Namespace) -> int:

@@ -46,6 +46,16 @@ def from_zero(text: str) -> int:
     return number
 
 
+def size_in_bytes(text: str) -> str:
+    """The bytes of "20GB", in digits, for argparse."""
+    from store.remote.streaming import parse_size
+
+    try:
+        return str(parse_size(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def cache_place(text: str) -> Path | str:
     """Where a cache lies that is only read, for argparse: a folder as a Path, a URL as it stands."""
     return text if is_url(text) else Path(text)
@@ -62,10 +72,11 @@ class ToEnvironment(argparse.Action):
 
 def add_chunk_cache(parser: argparse.ArgumentParser) -> None:
     """Options of a command that may read a cache from a URL, see `store.remote.streaming`."""
-    for option, metavar, variable, text in (
+    for option, metavar, kind, variable, text in (
         (
             "--chunk-cache",
             "DIR",
+            str,
             "TEACHER_CACHE_CHUNKS",
             "keep here what is read from a URL (default: $%s, else "
             "video-text-teacher-cache in the user's cache folder)",
@@ -73,6 +84,7 @@ def add_chunk_cache(parser: argparse.ArgumentParser) -> None:
         (
             "--chunk-cache-size",
             "SIZE",
+            size_in_bytes,
             "TEACHER_CACHE_CHUNKS_SIZE",
             "its largest size, as 500MB (default: $%s, else 20GB)",
         ),
@@ -80,6 +92,7 @@ def add_chunk_cache(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             option,
             metavar=metavar,
+            type=kind,
             action=ToEnvironment,
             const=variable,
             default=argparse.SUPPRESS,

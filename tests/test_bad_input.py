@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from store.__main__ import build_parser as store_parser
 from store.cli import run_cli
 from store.errors import CacheError
 from teacher_dump.__main__ import build_parser
@@ -17,6 +18,13 @@ from tests.teacher_dump.colour_teacher import write_clip
 
 def dump(*words):
     return run_cli(build_parser(), ["dump", *map(str, words)])
+
+
+def store(*words):
+    try:
+        return run_cli(store_parser(), words)
+    except SystemExit as ended:
+        return ended.code
 
 
 def one_line(capsys):
@@ -42,6 +50,24 @@ def test_names_and_files_that_are_not_there(words, said, capsys, tmp_path, monke
     assert dump(*words, "--cache", tmp_path / "c.zarr") == 2
     assert said in one_line(capsys)
     assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("push", "CACHE", "https://127.0.0.1:9/c.zarr"), "http is for pulling only"),
+        (("push", "CACHE", "nowhere://x/y"), "nowhere:// is not spoken here"),
+        (("pull", "CACHE", "FILE"), "exists and is no finished cache; pull into another folder"),
+        (("card", "CACHE", "--licence", " "), "an empty name is no licence"),
+        (("info", "CACHE", "--chunk-cache-size", "banana"), "'banana' is no size of a chunk cache"),
+    ],
+)
+def test_what_a_cache_is_not_asked_to_do(words, said, capsys, tmp_path):
+    places = {"CACHE": str(write_synthetic_cache(tmp_path / "c.zarr")), "FILE": str(tmp_path / "file")}
+    (tmp_path / "file").write_text("mine")
+    assert store(*(places.get(word, word) for word in words)) == 2
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def pull(
     signature = b"" if trusted is None else _signature(remote, manifest.digest)
     signer = None if trusted is None else verify(manifest.digest, signature, trusted)
     root = destination if (destination / MANIFEST).is_file() else _aside(destination)
-    if root != destination and destination.exists() and any(destination.iterdir()):
+    if root != destination and destination.exists() and not _is_empty_folder(destination):
         raise InputError(f"{destination} exists and is no finished cache; pull into another folder")
     root.mkdir(parents=True, exist_ok=True)
     lock = WriterLock(root)
@@ -111,6 +111,10 @@ def pull(
         os.rename(root, destination)
         sync_folder(destination.parent)
     return Pulled(destination, kept.digest, fetched, partial.lacks, signer)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _aside(destination: Path) -> Path:

@@ -121,6 +121,8 @@ class _Push:
     def __init__(self, root: Path, remote: Remote, force: bool) -> None:
         if not (root / MANIFEST).is_file():
             raise IncompleteCacheError(f"{root} is unfinished or no cache; only finished caches are pushed")
+        if not remote.endpoint.writable:
+            raise remote.endpoint.read_only()
         self.root = root
         self.remote = remote
         self.endpoint = remote.endpoint

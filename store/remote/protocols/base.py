@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from store.errors import InputError, MissingFileError
 from store.remote.location import Location
@@ -41,9 +42,11 @@ class Endpoint(ABC):
     """The objects below `location`; threads may use one at once.
 
     uploads_together: how many objects `put` likes to get at once. chained: see `store.remote.states`.
+    writable: whether it has more than the reading half.
     """
 
     uploads_together = 1
+    writable = True
     chained = False
 
     def __init__(self, location: Location) -> None:
@@ -65,33 +68,55 @@ class Endpoint(ABC):
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of every object below `folder` ("" for all), by path."""
-        raise self._read_only()
+        raise self.read_only()
 
     def put(self, uploads: Sequence[Upload]) -> None:
         """Write objects; each appears at once and whole, whatever was there before."""
-        raise self._read_only()
+        raise self.read_only()
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a small object unless there is one; whether it was written. Of many at once one wins."""
-        raise self._read_only()
+        raise self.read_only()
 
     def read_versioned(self, path: str, limit: int) -> Versioned:
         """A small object, up to `limit` bytes of it, with its version."""
-        raise self._read_only()
+        raise self.read_only()
 
     def replace(self, path: str, content: bytes, version: str) -> bool:
         """Write a small object if it still is of that version; whether it was written."""
-        raise self._read_only()
+        raise self.read_only()
 
     def overwrite(self, path: str, content: bytes) -> None:
         """Write a small object whatever was there."""
-        raise self._read_only()
+        raise self.read_only()
 
-    def _read_only(self) -> InputError:
+    def read_only(self) -> InputError:
+        """What whoever wants to write is told."""
         return InputError(
             f"{self.location}: {self.location.protocol} is for pulling only; push to a folder, sftp://, "
             "s3://, gs:// or hf://"
         )
+
+
+class BucketEndpoint(Endpoint):
+    """Objects below protocol://bucket/prefix, listed by the file system `fs` of fsspec."""
+
+    def __init__(self, location: Location, fs: Any) -> None:
+        super().__init__(location)
+        self._fs = fs
+        self._bucket, _, prefix = location.url.partition("://")[2].partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    def _name(self, path: str) -> str:
+        return f"{self._bucket}/{self._prefix}{path}"
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        root = self._name("")
+        try:
+            found = self._fs.find(f"{root}{folder}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return {}
+        return {name.removeprefix(root): int(told["size"]) for name, told in found.items()}
 
 
 def required(module: str, extra: str) -> ModuleType:

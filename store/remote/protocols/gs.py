@@ -12,26 +12,21 @@ from urllib.parse import quote
 
 from store.remote.location import Location
 from store.remote.persistence import status_of
-from store.remote.protocols.base import SILENCE_S, Endpoint, Upload, Versioned, required
+from store.remote.protocols.base import SILENCE_S, BucketEndpoint, Upload, Versioned, required
 
 PRECONDITION_FAILED = 412
 NEVER_WRITTEN = "0"
 
 
-class GsEndpoint(Endpoint):
+class GsEndpoint(BucketEndpoint):
     """Objects below gs://bucket/prefix."""
 
     def __init__(self, location: Location) -> None:
-        super().__init__(location)
         gcsfs = required("gcsfs.core", "gs")  # not the one that asks by gRPC what kind of bucket it is
-        self._fs = gcsfs.GCSFileSystem(
+        fs = gcsfs.GCSFileSystem(
             skip_instance_cache=True, use_listings_cache=False, requests_timeout=SILENCE_S
         )
-        self._bucket, _, prefix = location.url.removeprefix("gs://").partition("/")
-        self._prefix = f"{prefix}/" if prefix else ""
-
-    def _name(self, path: str) -> str:
-        return f"{self._bucket}/{self._prefix}{path}"
+        super().__init__(location, fs)
 
     def read(self, path: str, start: int, length: int) -> bytes:
         if length == 0:
@@ -43,14 +38,6 @@ class GsEndpoint(Endpoint):
                 return b""
             raise
         return bytes(found[:length])
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        root = self._name("")
-        try:
-            found = self._fs.find(f"{root}{folder}".rstrip("/"), detail=True)
-        except FileNotFoundError:
-            return {}
-        return {name.removeprefix(root): int(told["size"]) for name, told in found.items()}
 
     def put(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:

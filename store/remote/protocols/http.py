@@ -20,6 +20,7 @@ class HttpEndpoint(Endpoint):
     """Objects below http(s)://host/path."""
 
     chained = True
+    writable = False
 
     def __init__(self, location: Location) -> None:
         super().__init__(location)

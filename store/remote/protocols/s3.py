@@ -11,18 +11,17 @@ from typing import Any
 
 from store.remote.location import Location
 from store.remote.persistence import status_of
-from store.remote.protocols.base import CONNECT_S, SILENCE_S, Endpoint, Upload, Versioned, required
+from store.remote.protocols.base import CONNECT_S, SILENCE_S, BucketEndpoint, Upload, Versioned, required
 
 PRECONDITION_FAILED = 412
 
 
-class S3Endpoint(Endpoint):
+class S3Endpoint(BucketEndpoint):
     """Objects below s3://bucket/prefix."""
 
     def __init__(self, location: Location) -> None:
-        super().__init__(location)
         s3fs = required("s3fs", "s3")
-        self._fs = s3fs.S3FileSystem(
+        fs = s3fs.S3FileSystem(
             skip_instance_cache=True,
             use_listings_cache=False,
             config_kwargs={
@@ -32,9 +31,8 @@ class S3Endpoint(Endpoint):
                 "max_pool_connections": 32,
             },
         )
-        self._fs.retries = 1
-        self._bucket, _, prefix = location.url.removeprefix("s3://").partition("/")
-        self._prefix = f"{prefix}/" if prefix else ""
+        fs.retries = 1
+        super().__init__(location, fs)
 
     def _key(self, path: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + path}
@@ -67,18 +65,9 @@ class S3Endpoint(Endpoint):
 
         return sync(self._fs.loop, get)
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        root = f"{self._bucket}/{self._prefix}"
-        try:
-            found = self._fs.find(f"{root}{folder}".rstrip("/"), detail=True)
-        except FileNotFoundError:
-            return {}
-        return {name.removeprefix(root): int(told["size"]) for name, told in found.items()}
-
     def put(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:
-            key = self._key(upload.path)
-            self._fs.put_file(str(upload.file), f"{key['Bucket']}/{key['Key']}", max_concurrency=1)
+            self._fs.put_file(str(upload.file), self._name(upload.path), max_concurrency=1)
 
     def create(self, path: str, content: bytes) -> bool:
         return self._write_if(path, content, IfNoneMatch="*")
