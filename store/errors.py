@@ -23,6 +23,10 @@ class MissingFileError(CacheError, FileNotFoundError):
     """A file that has to be there is not; the message says what to place where."""
 
 
+class LeftOutError(MissingFileError):
+    """A partial copy was pulled without it; the message holds the command that brings it."""
+
+
 class IncompleteCacheError(CacheError, RuntimeError):
     """The cache is planned or half dumped; finish the dump before reading it."""
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from store.durable import canonical_json, read_json, sync_folder, write_file
-from store.errors import DamagedCacheError, MissingFileError
+from store.errors import DamagedCacheError, LeftOutError
 from store.untrusted import exact_fields, is_plain_path
 
 PARTIAL = "partial.json"
+OF_SPLIT = "with the --split that it is in"
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Partial:
     def _entries(self) -> frozenset[str]:
         return frozenset(self.lacks)
 
-    def missing(self, what: str, options: str) -> MissingFileError:
+    def missing(self, what: str, options: str) -> LeftOutError:
         """The error for something that was left out; options: of the `pull` that brings it."""
-        return MissingFileError(
+        return LeftOutError(
             f"{what} is not in this partial copy; get it: python -m store pull {self.source} DIR {options}"
         )
 

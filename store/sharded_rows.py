@@ -18,7 +18,7 @@ import numpy as np
 from store.durable import read_json
 from store.errors import DamagedCacheError, InputError
 from store.open_shards import OpenShard, open_shards
-from store.partial import Partial
+from store.partial import OF_SPLIT, Partial
 from store.shards import CRC_BYTES, DTYPES, FILL, RowsArray, crc32c, row_offsets
 
 SMALL_ROW_BYTES = 1 << 16
@@ -159,7 +159,7 @@ class ShardedRows:
         offsets = self._offsets[rows]
         if (offsets == LEFT_OUT).any():
             row = rows[np.argmax(offsets == LEFT_OUT)]
-            raise self._partial.missing(f"row {row} of {self.path}", "with the --split that it is in")
+            raise self._partial.missing(f"row {row} of {self.path}", OF_SPLIT)
         if (offsets < 0).any():
             raise InputError(
                 f"{self.path} has no row {rows[np.argmin(offsets)]}: its video did not decode; "

@@ -30,6 +30,7 @@ from store.pair_scores import (
     PlannedScores,
     TopkScores,
 )
+from store.partial import OF_SPLIT
 from store.parts import TEACHERS, group_of, groups_of
 from store.planned_topk import PlannedTopk, PlannedTopkScores, topk_plan
 from store.sharded_rows import row_numbers
@@ -181,10 +182,10 @@ class TeacherReader:
 
     def require(self, signals: Sequence[str]) -> None:
         """Raise UnknownNameError, with the command that adds it, for a signal that is not stored, and
-        MissingFileError for one that a partial copy lacks.
+        LeftOutError for one that a partial copy lacks.
         """
         missing = [signal for signal in signals if signal not in self.signals]
-        if missing and any(spec.name == missing[0] for spec in self.plan.signals):
+        if missing and self.has_left_out(missing[0]):
             what = f"signal {missing[0]!r} of teacher {self.name!r} in {self.cache.path.name}"
             raise self.cache.partial.missing(what, f"--teacher {self.name} --signals {missing[0]}")
         if missing:
@@ -197,6 +198,18 @@ class TeacherReader:
                 f"it stores {', '.join(self.signals)}; dump another "
                 f"cache {way_out} (python -m teacher_dump dump --help)"
             )
+
+    def has_left_out(self, signal: str) -> bool:
+        """Whether the teacher stored the signal, and this partial copy came without it."""
+        return signal not in self.signals and any(spec.name == signal for spec in self.plan.signals)
+
+    def require_rows(self, signal: str, rows: np.ndarray) -> None:
+        """Raise LeftOutError where a partial copy lacks one of `rows` [N] of a signal, which were decoded."""
+        self.require([signal])
+        for part in self._signal_rows.parts(signal).values() if self.cache.partial.lacks else ():
+            absent = rows[~part.present[rows]]
+            if len(absent):
+                raise self.cache.partial.missing(f"row {absent[0]} of {part.path}", OF_SPLIT)
 
     def codec(self, signal: str) -> SignalCodec:
         """What decodes a signal, with the numbers that were fitted to it."""

@@ -28,9 +28,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from store.errors import InputError
-from student_train.clip_towers import ClipTowers, text_part
+from student_train.clip_towers import ClipTowers, require_frame_size, text_part
 from student_train.needs import FRAME_VALID, PIXELS, TEXT
-from student_train.students.base import Batch, SignalSizes, Student, StudentConfig, cosine_similarity
+from student_train.students.base import (
+    MAX_LOGIT_SCALE,
+    Batch,
+    SignalSizes,
+    Student,
+    StudentConfig,
+    cosine_similarity,
+)
 from student_train.temporal_transformer import TemporalTransformer, default_heads
 from student_train.text_towers import ClipText
 
@@ -39,7 +46,6 @@ MEAN = "mean"
 AGGREGATIONS = (AFA, MEAN)
 FEATURES, FRAMES = "features", "frames"
 WAYS_IN = (FEATURES, FRAMES)
-MAX_LOGIT_SCALE = 100.0
 LINEAR_STD = 0.02
 
 
@@ -109,6 +115,7 @@ class AfaStudent(Student):
     """
 
     config: Config
+    limited_scales = ("log_logit_scale",)
 
     def __init__(self, config: Config, frames: int, width: int, towers: ClipTowers | None = None) -> None:
         super().__init__()
@@ -186,10 +193,6 @@ class AfaStudent(Student):
         cosine = cosine_similarity(videos["video_embedding"], texts["text_embedding"])
         return self.log_logit_scale.exp() * cosine
 
-    def after_step(self) -> None:
-        with torch.no_grad():
-            self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
-
 
 def build(config: Config, sizes: SignalSizes) -> AfaStudent:
     """The student for a cache of `sizes`.
@@ -210,12 +213,8 @@ def build(config: Config, sizes: SignalSizes) -> AfaStudent:
 def build_with_towers(config: Config, sizes: SignalSizes) -> AfaStudent:
     """The student that comes in by frames."""
     towers = ClipTowers.of(config.architecture, config.words, config.half, config.weights)
-    pixels, side = sizes[PIXELS], towers.image_size
-    if (pixels["Y"], pixels["X"]) != (side, side):
-        raise InputError(
-            f"the view has frames of {pixels['Y']} x {pixels['X']} pixels, {config.architecture} takes "
-            f"{side} x {side}; choose another architecture, or dump a teacher with such a view"
-        )
+    pixels = sizes[PIXELS]
+    require_frame_size(pixels, towers.image_size, config.architecture)
     frame_width, text_width = towers.widths()
     if frame_width != text_width:
         raise InputError(

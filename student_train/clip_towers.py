@@ -33,6 +33,15 @@ BY_END_TOKEN = "argmax"
 NOT_TOWERS = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
 
 
+def require_frame_size(pixels: Mapping[str, int], side: int, architecture: str) -> None:
+    """Raise InputError unless a view's `pixels` {"Y": ..., "X": ...} are `side` x `side`."""
+    if (pixels["Y"], pixels["X"]) != (side, side):
+        raise InputError(
+            f"the view has frames of {pixels['Y']} x {pixels['X']} pixels, {architecture} takes "
+            f"{side} x {side}; choose another architecture, or dump a teacher with such a view"
+        )
+
+
 class ClipTowers(nn.Module):
     """Both towers of a model of open_clip, as `of` makes it.
 

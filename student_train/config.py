@@ -106,6 +106,8 @@ class Recipe:
         at_least("batch_size", self.batch_size, 2)
         at_least("shots", 1 if self.shots is None else self.shots, 1)
         at_least("least_taught_share", self.least_taught_share, 0)
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise InputError(f"classes names one twice: {', '.join(map(str, self.classes))}")
         check_name("keep", self.keep, KEEPS)
         check_name("precision", self.precision, PRECISIONS)
         check_name("renditions", self.renditions, RENDITIONS)

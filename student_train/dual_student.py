@@ -42,7 +42,6 @@ PLANNED, TOPK = "planned", "topk"
 LAYOUTS = (PLANNED, TOPK)
 SINGLE_STREAM = "single_stream"
 """The role of the teacher that looks at pairs."""
-MAX_LOGIT_SCALE = 100.0
 FUSED = ("fused_video", "fused_text", "fused_logit_scale")
 
 
@@ -151,6 +150,7 @@ class DualStudent(Student):
             TeacherIntegration(width, fused_width, width, config.logit_scale) if config.integrate else None
         )
         fused = FUSED if config.integrate else ()
+        self.limited_scales = ("log_logit_scale", *(["integration.log_logit_scale"] if fused else []))
         self.gives = ("video_embedding", "text_embedding", "logit_scale", *fused, "logits")
 
     def start(self) -> dict[str, Any]:
@@ -210,14 +210,6 @@ class DualStudent(Student):
         return tuple(
             FusedPairs(fused, torch.ones_like(fused[..., 0]).bool()) for fused in (of_videos, of_texts)
         )
-
-    def after_step(self) -> None:
-        scales = [self.log_logit_scale]
-        if self.integration is not None:
-            scales.append(self.integration.log_logit_scale)
-        with torch.no_grad():
-            for scale in scales:
-                scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
 
 def mean_of_frames(frames_BMD: Tensor, valid_BM: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from store.errors import InputError
-from store.lookup import check_name, load_plugin
+from store.lookup import load_plugin
 from store.reader import Cache, TeacherReader
 from student_train import students
 from student_train.checkpoint import Checkpoints, StepLog, load_story, save_training
@@ -28,10 +28,10 @@ from student_train.config import DRAWN, KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, U
 from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
 from student_train.guard import UnchangedCache
-from student_train.needs import PIXELS, roles_of, split_role
-from student_train.recipe_list import recipe_needs
+from student_train.needs import PIXELS, split_role
+from student_train.recipe_list import require_known_roles
 from student_train.renditions import drawn_renditions
-from student_train.row_tensors import whole_tensors
+from student_train.row_tensors import require_rows, whole_tensors
 from student_train.run_folder import Choice, RunFolder, identity_of, pinned_digests
 from student_train.smoke import smoke_step
 from student_train.stream import TrainingStream, order_of, order_story, require
@@ -106,6 +106,8 @@ class Experiment:
         self.check_roles(arms)
         needs = [need for arm in arms for need in self.stream(self.task(arm), seed=0).needs]
         self.check_videos(PIXELS in needs)
+        if self.cache.partial.lacks:
+            self.check_rows(arms, needs)
         rates = self.choice.recipe.optimizer.lr
         if self.scored_split == TEST_SPLIT and len(rates) > 1:
             raise InputError(
@@ -118,6 +120,15 @@ class Experiment:
                 "rates on; give one with --learning-rates (its last epoch is then kept)"
             )
 
+    def check_rows(self, arms: Sequence[str], needs: Sequence[str]) -> None:
+        """Refuse a partial copy that lacks rows which are trained on, chosen by or measured."""
+        require_rows(self.teachers, needs, self.rows.video, self.rows.text)
+        read = [need for arm in arms for need in self.choice.recipe.model_of(arm).needs]
+        held_out = {TEST_SPLIT} if self.scored_split is None else {TEST_SPLIT, self.scored_split}
+        for split in sorted(held_out):
+            rows = evaluation_rows(self.cache, self.teachers, split, self.recognises)
+            require_rows(self.teachers, read, rows.video, rows.text.ravel())
+
     def check_roles(self, arms: Sequence[str]) -> None:
         """Refuse a loss of a teacher that nobody named, for whom the main one would stand in unnoticed, and a
         role that no loss or model of the student knows."""
@@ -129,10 +140,7 @@ class Experiment:
                     f"loss {name!r} is taught by the teacher in the role {role!r}, which nobody fills; name "
                     f"one with --role {role}=TEACHER"
                 )
-        needs = [recipe_needs(self.module, one) for one in (recipe, *self.module.RECIPES.values())]
-        known = roles_of(need for of_recipe in needs for need in of_recipe)
-        for role in roles:
-            check_name("role", role, known)
+        require_known_roles(self.module, recipe, roles)
 
     def check_videos(self, read: bool) -> None:
         """Raises what `require_videos` does for the rows of training and evaluation."""

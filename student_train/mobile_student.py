@@ -27,7 +27,6 @@ from student_train.students.base import Batch, SignalSizes, Student, StudentConf
 from student_train.temporal_transformer import TemporalTransformer, default_heads
 from student_train.text_towers import CLIP, TOWERS, ClipText, text_tower
 
-MAX_LOGIT_SCALE = 100.0
 OWN, FIRST = "own", "first"
 BEFORE_TIME, AFTER_TIME = "frame_embedding", "temporal_frame_embedding"
 
@@ -93,6 +92,7 @@ class MobileStudent(Student):
     """Pixels and captions in, a vector a video and one a text out; frames, words and layers to be taught."""
 
     config: Config
+    limited_scales = ("log_logit_scale",)
     taught_only = ("reshaping.",)
     compiled = ("encode_with_maps", "encode_texts")
 
@@ -169,10 +169,6 @@ class MobileStudent(Student):
             layers = self.reshaping(maps).unflatten(0, valid.shape)
             outputs["layers"] = layers * valid[..., None, None, None]
         return outputs
-
-    def after_step(self) -> None:
-        with torch.no_grad():
-            self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
 
 def build(config: Config, sizes: SignalSizes) -> MobileStudent:

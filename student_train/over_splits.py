@@ -9,16 +9,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from store.cli import HelpFormatter, add_debug
 from store.errors import InputError
+from store.identity import require_same
 from store.retrieval_metrics import RECOGNITION_METRICS
 from student_train.config import ARMS
 
+if TYPE_CHECKING:
+    from student_train.run_folder import RunFolder
+
 TEXT = "the mean over runs of recognition on the splits of a dataset"
 RECOGNITION = "recognition"
-TOLD = ("student", "recipe")
+SPLIT = "-split"
+OF_ROWS = ("cache", "dataset")
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,25 +39,34 @@ def execute(options: argparse.Namespace) -> int:
 
     if len({path.resolve() for path in options.runs}) < len(options.runs):
         raise InputError(f"a run is named twice: {', '.join(map(str, options.runs))}")
-    print(markdown(comparable([RunFolder(path).results() for path in options.runs], options.runs)), end="")
+    print(markdown(comparable([RunFolder(path) for path in options.runs])), end="")
     return 0
 
 
-def comparable(runs: Sequence[dict[str, Any]], paths: Sequence[Path]) -> Sequence[dict[str, Any]]:
-    """`runs`, if they are the same student and recipe on recognition of different datasets."""
-    for path, run in zip(paths, runs, strict=True):
-        if not all(RECOGNITION in run.get(arm, {RECOGNITION: ()}) for arm in ARMS):
-            raise InputError(f"{path} is no run of recognition; splits are averaged of classes only")
-        for name in TOLD:
-            if run[name] != runs[0][name]:
-                raise InputError(
-                    f"{path} has {name} {run[name]!r}, {paths[0]} has {runs[0][name]!r}; average runs that "
-                    "differ in their split alone"
-                )
-    datasets = [run["cache"]["dataset"] for run in runs]
-    if len(set(datasets)) < len(datasets):
-        raise InputError(f"each run is of another split; these are of {', '.join(datasets)}")
-    return runs
+def comparable(runs: Sequence[RunFolder]) -> Sequence[dict[str, Any]]:
+    """The results of `runs`, if they are the same training for recognition on splits of one dataset."""
+    results = [run.results() for run in runs]
+    for run, told in zip(runs, results, strict=True):
+        if not all(RECOGNITION in told.get(arm, {RECOGNITION: ()}) for arm in ARMS):
+            raise InputError(f"{run.path} is no run of recognition; splits are averaged of classes only")
+        require_same(
+            asked_of(runs[0], results[0]),
+            asked_of(run, told),
+            f"{runs[0].path} beside {run.path}",
+            "average runs that differ in their split alone",
+        )
+    splits = [told["cache"]["dataset"] for told in results]
+    if len(set(splits)) < len(splits):
+        raise InputError(f"each run is of another split; these are of {', '.join(splits)}")
+    if len(datasets := sorted({split.partition(SPLIT)[0] for split in splits})) > 1:
+        raise InputError(f"{' and '.join(datasets)} are two datasets; only splits of one are averaged")
+    return results
+
+
+def asked_of(run: RunFolder, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What was trained and measured, but for the rows that it was trained on."""
+    identity = {key: value for key, value in run.config()["identity"].items() if key not in OF_ROWS}
+    return {**identity, "request": results["request"]}
 
 
 def markdown(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 
-from store.lookup import load_plugin, look_up, plugin_names
+from store.lookup import check_name, load_plugin, look_up, plugin_names
 from student_train import students
 from student_train.config import TAUGHT, Recipe
-from student_train.needs import in_role, split_role
+from student_train.needs import in_role, roles_of, split_role
 from student_train.students.base import losses_of
 
 
@@ -23,6 +23,14 @@ def recipe_needs(module: ModuleType, recipe: Recipe) -> tuple[str, ...]:
         for need in look_up("loss", split_role(name)[0], terms).needs
     )
     return tuple(dict.fromkeys((*recipe.model.needs, *recipe.model.starts_from, *taught)))
+
+
+def require_known_roles(module: ModuleType, recipe: Recipe, roles: Iterable[str]) -> None:
+    """Raise UnknownNameError for a role that no loss or model of the student `module` knows."""
+    needs = [recipe_needs(module, one) for one in (recipe, *module.RECIPES.values())]
+    known = roles_of(need for of_recipe in needs for need in of_recipe)
+    for role in roles:
+        check_name("role", role, known)
 
 
 def recipes(options: argparse.Namespace) -> int:

@@ -57,6 +57,16 @@ def row_tensors(
     return found
 
 
+def require_rows(teachers: Teachers, needs: Sequence[str], videos: np.ndarray, texts: np.ndarray) -> None:
+    """Raise LeftOutError where a partial copy lacks what `needs` read of `videos` [N] and `texts` [N]."""
+    rows = {"V": videos, "T": texts}
+    for need in needs:
+        name, role = split_role(need)
+        teacher = teachers.in_role(role)
+        if (axis := row_axis(teacher, name)) in rows:
+            teacher.require_rows(name, rows[axis])
+
+
 def whole_tensors(teachers: Teachers, needs: Sequence[str]) -> dict[str, Tensor]:
     """All rows of signals that tell of a teacher itself, under their own names."""
     found = {}

@@ -1,6 +1,7 @@
 """A run: one folder of trainings that share a cache, a student and a recipe.
 
-    <run>/config.json                              identity, pinned when the run begins; provenance
+    <run>/config.json                              identity, pinned when the run begins; what its labels and
+                                                   classes are, for other datasets; provenance
     <run>/configuration.yaml                       all settings of the last call, for --config
     <run>/trainings/<arm>-lr<rate>-seed<seed>/     one finished training each, see `checkpoint`
     <run>/results.json, results.md, results.png    what came out
@@ -22,15 +23,18 @@ import torch
 
 from store.durable import PARTIAL_SUFFIX, json_digest, read_json, write_file
 from store.errors import DamagedCacheError, InputError, MissingFileError
-from store.identity import require_same
+from store.identity import PLUGIN, require_same
 from store.lookup import load_plugin
 from store.parts import group_at
-from store.reader import Cache
+from store.reader import Cache, TeacherReader
 from store.untrusted import is_url
 from student_train import students
 from student_train.checkpoint import readable_json
 from student_train.config import Recipe
 from student_train.configuration import Configuration
+from student_train.needs import MAIN
+from student_train.teachers import Teachers
+from student_train.training_rows import is_recognition
 
 CONFIG_FILE = "config.json"
 SETTINGS_FILE = "configuration.yaml"
@@ -40,6 +44,8 @@ NEEDED_KEYS = {
     "results.json": {"request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights"},
 }
 LIBRARIES = ("accelerate", "numpy", "safetensors", "tensorboard", "torch", "transformers", "zarr")
+SEEN_ALIKE = ("frames", "size", "sampling", "stride", "resize")
+"""Fields of a view: how many frames, which and how large; how often a video is seen may differ."""
 TRAINER_VERSION = 1
 """Raised by hand when a training with the same configuration gives other numbers than before."""
 
@@ -109,6 +115,12 @@ def pinned_digests(cache: Cache, teachers: Iterable[str]) -> dict[str, str]:
     return parts
 
 
+def labels_of(teacher: TeacherReader) -> dict[str, Any]:
+    """What makes the labels of a teacher mean the same over another dataset, its name aside; plain JSON."""
+    identity = {key: value for key, value in teacher.identity.items() if key != PLUGIN}
+    return {"identity": identity, "view": {name: getattr(teacher.view, name) for name in SEEN_ALIKE}}
+
+
 def run_cache(run: Path, config: Mapping[str, Any]) -> Path | str:
     """The cache that the run in the folder `run` was trained from: its folder, or its URL with the digest."""
     place = str(config["cache"])
@@ -162,7 +174,11 @@ class RunFolder:
             )
         where = cache.location or os.path.relpath(cache.path, self.path)
         told = {**provenance(), "cache_digest": cache.digest}
-        config = {"identity": wanted, "cache": where, "provenance": told}
+        main, roles = cache.teacher(choice.teacher), choice.roles.items()
+        labels = {MAIN: labels_of(main), **{role: labels_of(cache.teacher(name)) for role, name in roles}}
+        config = {"identity": wanted, "cache": where, "labels": labels, "provenance": told}
+        if choice.recipe.model.recognises or is_recognition(cache):
+            config["classes"] = Teachers(main, classes=choice.recipe.classes).class_names
         write_file(file, readable_json(config))
 
     def config(self) -> dict[str, Any]:

@@ -30,14 +30,13 @@ from student_train.live_layers import LiveLayers
 from student_train.needs import CLASS, FRAME_VALID, PIXELS, TEXT
 from student_train.side_blocks import FUSIONS, HALF, SideNetwork, SideSizes
 from student_train.side_network_start import FrameHead, Start
-from student_train.students.base import Batch, Student, StudentConfig, cosine_similarity
+from student_train.students.base import MAX_LOGIT_SCALE, Batch, Student, StudentConfig, cosine_similarity
 from student_train.text_towers import ClipText
 from student_train.token_wise import TokenWeight, WeighedTokens, token_wise_similarity
 
 RETRIEVAL, RECOGNITION = "retrieval", "recognition"
 CACHED, LIVE, TUNED = "cached", "live", "tuned"
 TOKEN_WISE, MEAN = "token_wise", "mean"
-MAX_LOGIT_SCALE = 100.0
 OF_VIDEO = ("frame_feature", "frame_weight", "frame_mask")
 OF_TEXT = ("word_feature", "word_weight", "word_mask")
 
@@ -152,6 +151,7 @@ class SideStudent(Student):
         self.up = nn.Parameter(torch.zeros(config.width, parts.width)) if parts.side else None
         self.text = ClipText(config.architecture, parts.joint, config.words)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
+        self.limited_scales = ("log_logit_scale",)
         self.gathers, self.gives = ("video_embedding", "text_embedding"), ()
         if config.interaction == TOKEN_WISE:
             self.frame_weight, self.word_weight = TokenWeight(parts.joint), TokenWeight(parts.joint)
@@ -247,8 +247,3 @@ class SideStudent(Student):
             )
             found = token_wise_similarity(frames, words, self.config.mask_padding)
         return self.log_logit_scale.exp() * found
-
-    def after_step(self) -> None:
-        if not self.config.recognises:
-            with torch.no_grad():
-                self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))

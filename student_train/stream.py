@@ -129,8 +129,8 @@ def replayed(planned: PlannedBatches, name: str, rows: PairedRows, batch_size: i
 def require(teachers: Teachers, needs: Sequence[str]) -> None:
     """Refuse what the cache lacks.
 
-    Raises UnknownNameError with the command that adds it, InputError for numbers that were not recorded, or
-    that tell of other frames than the student's.
+    Raises UnknownNameError with the command that adds it, LeftOutError for what a partial copy came without,
+    InputError for numbers that were not recorded, or that tell of other frames than the student's.
     """
     missing: dict[str, list[str]] = {}
     for need in needs:
@@ -149,6 +149,8 @@ def require(teachers: Teachers, needs: Sequence[str]) -> None:
             planned_topk_signal(teacher, name)
         elif name not in NOT_SIGNALS:
             signal = name.removeprefix(OF_CLASSES)
+            if teacher.has_left_out(signal):
+                teacher.require([signal])
             if signal not in (*teacher.signals, TEXT):
                 missing.setdefault(teacher.name, []).append(signal)
     if missing:

@@ -70,6 +70,14 @@ class Teachers:
             )
         return rows[:, list(self.classes)]
 
+    @property
+    def class_names(self) -> list[str]:
+        """Of every class its words, without those that the dataset's first prompt puts around them."""
+        prompts = self.cache.dataset["prompts"]
+        before, _, after = (prompts[0] if prompts else "{}").partition("{}")
+        words = [self.cache.texts[row] for row in self.class_text[0]]
+        return [word.removeprefix(before).removesuffix(after) for word in words]
+
     def class_numbers(self, video_rows: np.ndarray) -> np.ndarray:
         """[N] int64: the class of each video, a column of `class_text`; -1 for one of another class."""
         rows = self.class_text

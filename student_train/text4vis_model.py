@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from store.errors import InputError
 from store.lookup import check_name
+from student_train.clip_towers import require_frame_size
 from student_train.frame_shift import TSM_SHARE, FrameConvolution
 from student_train.needs import CLASS, FRAME_VALID, OF_CLASSES, PIXELS, in_role
 from student_train.students.base import Batch, SignalSizes, Student, StudentConfig, cosine_similarity
@@ -87,6 +88,10 @@ class Config(StudentConfig):
     @property
     def recognises(self) -> bool:
         return True
+
+    @property
+    def swaps_classes(self) -> bool:
+        return self.classifier in (TEXT_ROWS, MATCHING)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -215,12 +220,8 @@ def build(config: Config, sizes: SignalSizes) -> Text4VisStudent:
     tower = None
     if config.way_in == FRAMES:
         tower = VisualTower.of(config.architecture, config.inside, config.weights)
-        pixels, side = sizes[PIXELS], tower.image_size
-        if (pixels["Y"], pixels["X"]) != (side, side):
-            raise InputError(
-                f"the view has frames of {pixels['Y']} x {pixels['X']} pixels, {config.architecture} takes "
-                f"{side} x {side}; choose another architecture, or dump a teacher with such a view"
-            )
+        pixels = sizes[PIXELS]
+        require_frame_size(pixels, tower.image_size, config.architecture)
         frames, width = pixels["M"], tower.width
     else:
         frames, width = (sizes["frame_embedding"][axis] for axis in "MD")

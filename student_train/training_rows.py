@@ -8,6 +8,7 @@ import numpy as np
 
 from store.batch_plan import shuffled
 from store.errors import InputError
+from store.inputs.protocol import RECOGNITION
 from store.reader import Cache, TeacherReader
 from student_train.config import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from student_train.teachers import Teachers
@@ -23,6 +24,11 @@ class PairedRows:
     text: np.ndarray
     video: np.ndarray
     left_out: int
+
+
+def is_recognition(cache: Cache) -> bool:
+    """Whether the dataset is evaluated by the classes of its videos."""
+    return cache.protocol == RECOGNITION
 
 
 def paired_rows(cache: Cache, teacher: TeacherReader | Teachers, split_name: str) -> PairedRows:

@@ -8,18 +8,19 @@ halves of their classes (`student_train.evaluation.half_classes`).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from store.errors import InputError, MissingFileError
+from store.identity import require_same
 from store.lookup import load_plugin
-from store.reader import Cache, open_cache
+from store.reader import open_cache
 from store.retrieval_metrics import RECOGNITION_METRICS, recognition_metrics
 from student_train import students
 from student_train.checkpoint import load_parameters, load_story
@@ -30,15 +31,13 @@ from student_train.evaluation.measure import TEACHER, spread
 from student_train.evaluation.recognition import Recognition, class_scores, teacher_recognition
 from student_train.evaluation.report import table, with_spread
 from student_train.evaluation.rows import ClassRows, class_rows
-from student_train.needs import PIXELS
-from student_train.run_folder import Choice, RunFolder, run_cache
+from student_train.needs import MAIN, PIXELS
+from student_train.recipe_list import require_known_roles
+from student_train.run_folder import Choice, RunFolder, labels_of, run_cache
 from student_train.stream import require
 from student_train.students.base import Student
 from student_train.teachers import Teachers
 from student_train.video_files import opened_videos, require_videos
-
-if TYPE_CHECKING:
-    from store.decoded_frames import DecodedFrames
 
 HALVES = "of half the classes"
 NOT_TRAINED = 1.0
@@ -53,43 +52,68 @@ def zero_shot(options: argparse.Namespace) -> int:
     identity = config["identity"]
     torch.set_num_threads(identity["torch_threads"])
     choice = Choice.pinned(identity, NOT_TRAINED)
+    if not choice.recipe.model.swaps_classes:
+        raise InputError(
+            f"the students in {options.run} learned a classifier of their own classes; only a frozen one can "
+            "be swapped, e.g. that of --student text4vis with classifier=text"
+        )
     cache = open_cache(options.cache or run_cache(options.run, config))
     choice = replace(
         choice, teacher=options.teacher or choice.teacher, roles={**choice.roles, **dict(options.role)}
     )
+    module = load_plugin(students, "student", choice.student)
+    require_known_roles(module, choice.recipe, choice.roles)
     with opened_videos(options, cache, choice.teachers) as frames:
-        teachers = teachers_of(options, cache, choice, frames)
+        main, roles = cache.teacher(choice.teacher), choice.roles.items()
+        teachers = Teachers(main, {role: cache.teacher(name) for role, name in roles}, frames=frames)
+        require_same_labels(options.run, config, teachers)
+        if not options.cache:
+            teachers = left_out(options.run, choice.recipe, teachers)
         rows = class_rows(cache, teachers, options.split)
         require_videos(frames, choice.student, PIXELS in choice.recipe.model.needs, rows.video)
-        module = load_plugin(students, "student", choice.student)
         found = [
             measured(student_of(module, choice.recipe, teachers, folder), teachers, rows)
             for folder in finished(run, TAUGHT)
         ]
-        print(markdown(found, teacher_recognition(teachers.main, rows), rows, teachers), end="")
+    classes = told_of_classes(teachers.class_names, config.get("classes", ()))
+    title = f"# Zero-shot: {cache.dataset['name']}, {classes}, {len(rows.video)} videos"
+    print(f"{title}\n\n{table(lines(found, teacher_recognition(teachers.main, rows)))}")
     return 0
 
 
-def teachers_of(
-    options: argparse.Namespace, cache: Cache, choice: Choice, frames: Mapping[str, DecodedFrames]
-) -> Teachers:
-    """Of another cache all classes; of the run's own those that it did not train on.
+def require_same_labels(run: Path, config: Mapping[str, Any], teachers: Teachers) -> None:
+    """Raise IdentityError unless `teachers` say what those of the run said, of frames chosen alike."""
+    if "labels" not in config:
+        raise InputError(f"the run in {run} does not tell what taught it; train it again to swap its classes")
+    labels = config["labels"]
+    for role in (MAIN, *teachers.roles):
+        now = teachers.in_role(role)
+        require_same(
+            labels.get(role, labels[MAIN]),
+            labels_of(now),
+            f"what taught the run in {run}",
+            f"dump {now.cache.dataset['name']} by the same teacher",
+        )
 
-    Raises InputError if there are no such classes, UnknownNameError for a teacher that the cache has not.
-    """
-    main = cache.teacher(choice.teacher)
-    roles = {role: cache.teacher(name) for role, name in choice.roles.items()}
-    teachers = Teachers(main, roles, frames=frames)
-    if options.cache:
-        return teachers
-    every, trained = range(teachers.class_text.shape[1]), choice.recipe.classes
+
+def left_out(run: Path, recipe: Recipe, teachers: Teachers) -> Teachers:
+    """Of the run's own cache the classes that it did not train on; raises InputError if there are none."""
+    every, trained = range(teachers.class_text.shape[1]), recipe.classes
     others = tuple(number for number in every if trained is not None and number not in trained)
     if not others:
         raise InputError(
-            f"the run in {options.run} was trained on every class of its cache; name the cache of another "
-            "dataset by --cache, or train with some of the classes: --set classes=0,1,2"
+            f"the run in {run} was trained on every class of its cache; name the cache of another dataset "
+            "by --cache, or train with some of the classes: --set classes=0,1,2"
         )
     return replace(teachers, classes=others)
+
+
+def told_of_classes(names: Sequence[str], trained: Sequence[str]) -> str:
+    """How many classes, and how many of them the students were trained on, by their names."""
+    seen = {name.casefold() for name in trained}
+    again = sum(name.casefold() in seen for name in names)
+    told = f"of {again} of which" if again else "of none of which"
+    return f"{len(names)} classes, {told} the students saw videos by that name"
 
 
 def finished(run: RunFolder, arm: str) -> list[Path]:
@@ -104,7 +128,7 @@ def finished(run: RunFolder, arm: str) -> list[Path]:
 def student_of(module: ModuleType, recipe: Recipe, teachers: Teachers, folder: Path) -> Student:
     """The student of a training, for the classes and signals of `teachers`.
 
-    Raises InputError where its parameters belong to the classes that it was trained on.
+    Raises InputError where its parameters have other sizes.
     """
     require(teachers, (*recipe.model.needs, *recipe.model.shaped_by))
     student: Student = module.build(recipe.model, teachers.sizes(recipe.model.needs))
@@ -114,7 +138,7 @@ def student_of(module: ModuleType, recipe: Recipe, teachers: Teachers, folder: P
             there = tuple(state[name].shape) if name in state else "missing"
             raise InputError(
                 f"{folder.name} does not fit this cache: {name} is {there}, expected {tuple(value.shape)}; "
-                "only a frozen classifier can be swapped, and frames have to be as wide and as many"
+                "frames have to be as wide and as many"
             )
     student.load_state_dict(state)
     return student
@@ -128,20 +152,14 @@ def measured(student: Student, teachers: Teachers, rows: ClassRows) -> dict[str,
     return {"": recognition_metrics(scores, rows.label), HALVES: of_halves}
 
 
-def markdown(
-    found: list[dict[str, dict[str, float]]],
-    teacher: Recognition | dict[str, Any],
-    rows: ClassRows,
-    teachers: Teachers,
-) -> str:
-    """The table, with the spread over the run's seeds."""
-    lines = [["", "", *RECOGNITION_METRICS]]
+def lines(
+    found: Sequence[dict[str, dict[str, float]]], teacher: Recognition | dict[str, Any]
+) -> list[list[str]]:
+    """Of the table: the teacher, and the students with the spread over the run's seeds."""
+    rows = [["", "", *RECOGNITION_METRICS]]
     if isinstance(teacher, Recognition):
-        lines.append([TEACHER, "", *(f"{teacher.metrics[name]:.1f}" for name in RECOGNITION_METRICS)])
+        rows.append([TEACHER, "", *(f"{teacher.metrics[name]:.1f}" for name in RECOGNITION_METRICS)])
     for kind in ("", HALVES):
         values = [spread([one[kind][name] for one in found]) for name in RECOGNITION_METRICS]
-        lines.append([TAUGHT, kind, *map(with_spread, values)])
-    return (
-        f"# Zero-shot: {teachers.cache.dataset['name']}, {rows.text.shape[1]} classes that no student was "
-        f"trained on, {len(rows.video)} videos\n\n{table(lines)}\n"
-    )
+        rows.append([TAUGHT, kind, *map(with_spread, values)])
+    return rows

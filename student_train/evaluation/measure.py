@@ -26,9 +26,10 @@ from student_train.evaluation.retrieval import (
     teacher_frame_weight,
     teacher_metrics,
 )
-from student_train.evaluation.rows import ClassRows, SplitRows, class_rows, is_recognition, split_rows
+from student_train.evaluation.rows import ClassRows, SplitRows, class_rows, split_rows
 from student_train.experiment import Experiment
 from student_train.students.base import Student
+from student_train.training_rows import is_recognition
 
 TEACHER = "teacher"
 RECOGNITION = "recognition"

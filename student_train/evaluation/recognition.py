@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from store.errors import UnknownNameError
+from store.errors import LeftOutError, UnknownNameError
 from store.pair_scores import FACTORED, normalised, pooled
 from store.reader import TeacherReader
 from store.retrieval_metrics import recognition_summary
@@ -122,7 +122,7 @@ def teacher_recognition(teacher: TeacherReader, rows: ClassRows) -> Recognition 
             return mean
 
         return over_renditions(logits, rows, renditions=1)
-    except (UnknownNameError, UnscoredPairsError) as error:
+    except (LeftOutError, UnknownNameError, UnscoredPairsError) as error:
         return {"absent": str(error)}
 
 

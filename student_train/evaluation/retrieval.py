@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from store.errors import InputError, UnknownNameError
+from store.errors import InputError, LeftOutError, UnknownNameError
 from store.reader import Cache, TeacherReader
 from store.streamed_ranks import ScoreBlock, undirected
 from student_train.config import TRAIN_SPLIT
@@ -113,7 +113,7 @@ def teacher_metrics(
     for way, make in rankings(scores, rows, asked, scored_bank).items():
         try:
             found[way] = rows.metrics(make())
-        except (UnknownNameError, UnscoredPairsError) as error:
+        except (LeftOutError, UnknownNameError, UnscoredPairsError) as error:
             found[way] = {"absent": str(error)}
     return found
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from store.inputs.protocol import RECOGNITION
 from store.reader import Cache
 from store.streamed_ranks import ScoreBlock, streamed_metrics
 from student_train.teachers import Teachers
@@ -68,10 +67,6 @@ def class_rows(cache: Cache, teachers: Teachers, split_name: str) -> ClassRows:
     """
     rows = videos_of_classes(cache, teachers, split_name)
     return ClassRows(rows.video, teachers.class_text, teachers.class_numbers(rows.video), rows.left_out)
-
-
-def is_recognition(cache: Cache) -> bool:
-    return cache.protocol == RECOGNITION
 
 
 def strips(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -6,9 +6,10 @@ from store.reader import Cache
 from store.retrieval_metrics import TEXT_TO_VIDEO
 from student_train.evaluation.recognition import recognise
 from student_train.evaluation.retrieval import PLAIN, retrieve
-from student_train.evaluation.rows import ClassRows, SplitRows, class_rows, is_recognition, split_rows
+from student_train.evaluation.rows import ClassRows, SplitRows, class_rows, split_rows
 from student_train.students.base import Student
 from student_train.teachers import Teachers
+from student_train.training_rows import is_recognition
 
 EvaluationRows = SplitRows | ClassRows
 

@@ -16,6 +16,7 @@ A task is a student, the losses that train it, and what both need from the cache
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ Batch = Mapping[str, Any]
 """Tensors and PairBlocks (and the captions, a list) of this process's rows, by need."""
 Outputs = Mapping[str, Any]
 SignalSizes = Mapping[str, Mapping[str, int]]
+MAX_LOGIT_SCALE = 100.0
+"""Of CLIP and what is trained like it (ruc-aimc-lab/TeachCLIP `main_task_retrieval.py`: clamp to log 100)."""
 
 
 class StudentConfig(ABC):
@@ -51,6 +54,11 @@ class StudentConfig(ABC):
     def recognises(self) -> bool:
         """Whether it learns the classes of videos also from a dataset that has captions."""
         return False
+
+    @property
+    def swaps_classes(self) -> bool:
+        """Whether nothing that it learns belongs to one class, so that others may be put in their place."""
+        return not self.recognises
 
     @property
     def shaped_by(self) -> tuple[str, ...]:
@@ -73,6 +81,7 @@ class Student(nn.Module, ABC):
     without them gives no logits.
     averaged: an output [b, D] whose mean over a video's renditions is classified; None: each rendition is,
     and the probabilities are averaged.
+    limited_scales: names of parameters that hold the logarithm of a logit scale, at most MAX_LOGIT_SCALE.
     compiled: methods that `forward` calls and torch.compile is applied to.
     """
 
@@ -82,6 +91,7 @@ class Student(nn.Module, ABC):
     taught_only: tuple[str, ...] = ()
     averaged: str | None = None
     crops_frames = False
+    limited_scales: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ("encode_videos", "encode_texts")
 
     def start(self) -> dict[str, Any]:
@@ -135,6 +145,9 @@ class Student(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Called after every step of the optimiser, for limits that a gradient does not know."""
+        with torch.no_grad():
+            for name in self.limited_scales:
+                self.get_parameter(name).clamp_(max=math.log(MAX_LOGIT_SCALE))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch.nn import functional
-
 from student_train.clip_towers import TINY
 from student_train.config import KEEP_LAST, Optimizer, Recipe
+from student_train.losses.recognition import class_cross_entropy
 from student_train.losses.teachclip import info_nce
 from student_train.needs import CLASS, IGNORED_PAIR, PIXELS
 from student_train.rows import PerRow
@@ -30,10 +29,7 @@ def losses(config: Config) -> dict[str, LossTerm]:
         return info_nce(outputs["logits"], batch.get(IGNORED_PAIR))
 
     def classify(outputs: Outputs, batch: Batch) -> PerRow:
-        logits, smoothing = outputs["class_logits"], config.label_smoothing
-        return PerRow(
-            functional.cross_entropy(logits, batch[CLASS], reduction="none", label_smoothing=smoothing)
-        )
+        return class_cross_entropy(outputs["class_logits"], batch[CLASS], config.label_smoothing)
 
     if config.task == RETRIEVAL:
         return {"info_nce": LossTerm(contrast, ("logits",))}

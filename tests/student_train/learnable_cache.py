@@ -81,13 +81,14 @@ def write_learnable_cache(
     failed: frozenset[int] = frozenset(),
     signals: tuple[SignalSpec, ...] = SIGNALS,
     teachers: tuple[str, ...] = ("oracle",),
+    shard_rows: int | None = None,
 ) -> Path:
-    """A complete cache at `root`; videos in `failed` are listed failures."""
+    """A complete cache at `root`; videos in `failed` are listed failures. shard_rows: None for one shard."""
     samples = samples or learnable_samples()
     values = learnable_values(samples)
     with CacheWriter(root, samples) as writer:
         for teacher in teachers:
-            plan = learnable_plan(samples, teacher, signals)
+            plan = learnable_plan(samples, teacher, signals, shard_rows)
             writer.plan(plan)
             tasks = []
             for commit in shard_commits(root, samples, plan, failed, values):
@@ -97,8 +98,10 @@ def write_learnable_cache(
     return root
 
 
-def learnable_plan(samples: Samples, teacher: str, signals: tuple[SignalSpec, ...]) -> TeacherPlan:
-    rows = len(samples.texts)
+def learnable_plan(
+    samples: Samples, teacher: str, signals: tuple[SignalSpec, ...], shard_rows: int | None = None
+) -> TeacherPlan:
+    rows = shard_rows or len(samples.texts)
     phases = {spec.name: spec.row_axis for spec in signals}
     execution = {"phase_of": phases, "shard_rows": {"V": rows, "T": rows, "videos": rows}}
     identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}

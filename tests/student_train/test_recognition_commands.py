@@ -33,7 +33,9 @@ SMALL = ("--student", "text4vis", "--recipe", "demo-features", "--seeds", "0,1")
 SMALL += ("--epochs", "4", "--batch-size", "12", "--learning-rates", "1e-3")
 
 
-def write_class_cache(root: Path, name: str, seed: int, teacher: str = "oracle") -> Path:
+def write_class_cache(
+    root: Path, name: str, seed: int, teacher: str = "oracle", weights: str = "0" * 64
+) -> Path:
     """Frames show the meaning of their class under noise, texts tell it: text is worth many videos."""
     count = sum(VIDEOS.values())
     bounds = np.cumsum([0, *VIDEOS.values()]).tolist()
@@ -54,7 +56,7 @@ def write_class_cache(root: Path, name: str, seed: int, teacher: str = "oracle")
         "phase_of": {"frame_embedding": "V", "text_embedding": "T"},
         "shard_rows": {"V": count, "T": count, "videos": count},
     }
-    identity = {"weights_sha256": "0" * 64, "logit_scale": 20.0}
+    identity = {"weights_sha256": weights, "logit_scale": 20.0}
     plan = TeacherPlan(teacher, identity, View("frames", FRAMES, 8), SIGNALS, execution, {})
     with CacheWriter(root, samples) as writer:
         writer.plan(plan)
@@ -148,15 +150,31 @@ def test_a_classifier_is_swapped_for_the_classes_that_were_left_out(
     assert "4 classes" in capsys.readouterr().out
     assert main(["zero-shot", str(run)]) == 0
     printed = capsys.readouterr().out
-    assert "2 classes that no student was trained on, 20 videos" in printed
+    assert "2 classes, of none of which the students saw videos by that name, 20 videos" in printed
     other = write_class_cache(tmp_path / "other.zarr", "others", 5, teacher="seer")
     swapped = ["zero-shot", str(run), "--cache", str(other), "--teacher", "seer"]
     assert main(swapped) == 2, "the teacher that made the classifier is not in that cache"
     assert "unknown teacher 'oracle'" in capsys.readouterr().err
     assert main([*swapped, "--role", "classifier=seer"]) == 0
     printed = capsys.readouterr().out
-    assert "others, 6 classes" in printed
+    assert "others, 6 classes, of 4 of which the students saw videos by that name" in printed
     assert "of half the classes" in printed
+    assert main([*swapped, "--role", "clasifier=seer"]) == 2
+    assert "unknown role 'clasifier'; did you mean 'classifier'?" in capsys.readouterr().err
+    stranger = write_class_cache(tmp_path / "stranger.zarr", "others", 5, teacher="oracle", weights="f" * 64)
+    assert main(["zero-shot", str(run), "--cache", str(stranger)]) == 2
+    assert "differs in identity.weights_sha256: stored '000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("classifier", ["linear", "unfrozen"])
+def test_a_classifier_that_learned_its_classes_is_not_swapped(cache, tmp_path, capsys, classifier) -> None:
+    """Half of the classes were left out, so that it would fit those that it does not know."""
+    told = ("--set", "classes=0,1,2", "--set", f"model.classifier={classifier}")
+    words = ("--arms", "taught", "--seeds", "0", "--epochs", "1")
+    run = str(tmp_path / "run")
+    assert main(["train", str(cache), "--out", run, *SMALL, *told, *words]) == 0
+    assert main(["zero-shot", run]) == 2
+    assert "learned a classifier of their own classes" in capsys.readouterr().err
 
 
 def test_zero_shot_refuses_videos_that_its_student_does_not_read(few: Path, cache, tmp_path, capsys) -> None:
@@ -186,15 +204,19 @@ def test_a_run_that_was_trained_on_all_classes_needs_another_cache_for_zero_shot
     assert "trained on every class" in capsys.readouterr().err
 
 
-def write_results(run: Path, dataset: str, mean_class: float, recipe: str = "text4vis") -> str:
+def write_results(
+    run: Path, dataset: str, mean_class: float, recipe: str = "text4vis", epochs: int = 30
+) -> str:
     """A finished run, as far as its results are read."""
     metrics = {"top-1": 50.0, "top-5": 90.0, "mean class": mean_class}
     recognition = {name: {"mean": value, "std": 0.0, "per_seed": [value]} for name, value in metrics.items()}
+    identity = {"dataset": dataset, "cache": {"tables": dataset}, "settings": {"epochs": epochs}}
     needed = {key: {} for key in ("request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights")}
     told = {"student": "text4vis", "recipe": recipe, "cache": {"dataset": dataset}}
     run.mkdir()
     results = {**needed, **told, "taught": {"recognition": recognition}}
     (run / "results.json").write_text(json.dumps(results))
+    (run / "config.json").write_text(json.dumps({"identity": identity, "cache": "."}))
     return str(run)
 
 
@@ -213,7 +235,8 @@ def test_runs_that_are_no_splits_of_one_another_are_not_averaged(tmp_path: Path,
     for wrong, told in (
         (first, "named twice"),
         (write_results(tmp_path / "b", "ucf101", 91.0), "each run is of another split"),
-        (write_results(tmp_path / "c", "ucf101-split2", 91.0, recipe="unfrozen"), "has recipe 'unfrozen'"),
+        (write_results(tmp_path / "c", "ucf101-split2", 91.0, epochs=9), "differs in settings.epochs"),
+        (write_results(tmp_path / "d", "hmdb51-split2", 91.0), "hmdb51 and ucf101 are two datasets"),
     ):
         assert main(["over-splits", first, wrong]) == 2
         assert told in capsys.readouterr().err
