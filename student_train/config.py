@@ -23,6 +23,8 @@ KEEP_LAST = "last"
 KEEP_BEST_ON_TEST = "best_on_test"
 KEEPS = (KEEP_BEST, KEEP_LAST, KEEP_BEST_ON_TEST)
 
+ADAMW, BERT_ADAM = "adamw", "bert_adam"
+COSINE, OFFICIAL_COSINE, CONSTANT = "cosine", "official_cosine", "constant"
 BF16 = "bf16"
 PRECISIONS = ("no", BF16)
 
@@ -42,8 +44,8 @@ class Optimizer:
     """
 
     lr: tuple[float, ...]
-    name: str = "adamw"
-    schedule: str = "cosine"
+    name: str = ADAMW
+    schedule: str = COSINE
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 0.2
     undecayed: tuple[str, ...] | None = None
@@ -54,7 +56,13 @@ class Optimizer:
     accumulation: int = 1
 
     def __post_init__(self) -> None:
+        check_name("optimizer", self.name, (ADAMW, BERT_ADAM))
+        check_name("schedule", self.schedule, (COSINE, OFFICIAL_COSINE, CONSTANT))
         at_least("clip_norm", self.clip_norm, 1e-30)
+        at_least("weight_decay", self.weight_decay, 0)
+        at_least("epsilon", self.epsilon, 0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas lie from 0 to below 1, got {', '.join(map(str, self.betas))}")
         at_least("warmup", self.warmup, 0)
         at_least("accumulation", self.accumulation, 1)
         if self.warmup >= 1:

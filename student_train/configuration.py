@@ -19,6 +19,8 @@ from store.lookup import check_name, load_plugin, look_up
 from store.reader import Cache
 from student_train import students
 from student_train.config import ARMS, Recipe
+from student_train.needs import split_role
+from student_train.students.base import losses_of
 from student_train.typed_fields import overridden, to_plain, updated
 
 DEMO = "demo"
@@ -119,7 +121,12 @@ class Told:
         recipe_name = run.recipe or default_recipe(module, teacher)
         recipe: Recipe = look_up(f"{run.student} recipe", recipe_name, module.RECIPES)
         run = replace(run, teacher=teacher, recipe=recipe_name)
-        return Configuration(run, self.put_into(recipe, of_recipe))
+        recipe = self.put_into(recipe, of_recipe)
+        for arm in ARMS:
+            terms = losses_of(module, recipe.model_of(arm))
+            for name in recipe.weights(arm):
+                look_up("loss", split_role(name)[0], terms)
+        return Configuration(run, recipe)
 
     def put_into(self, settings: Any, names: set[str]) -> Any:
         """`settings` with what is told about its fields `names`."""

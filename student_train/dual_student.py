@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ class DualStudent(Student):
     """
 
     config: Config
-    taught_only = ("integration.",)
+    serves: Mapping[str, tuple[str, ...]] = MappingProxyType({"integration.": FUSED})
 
     def __init__(self, config: Config, width: int, fused_width: int | None) -> None:
         super().__init__()

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from store.errors import InputError
-from store.lookup import load_plugin
+from store.lookup import check_name, load_plugin
 from store.reader import Cache, TeacherReader
 from student_train import students
 from student_train.checkpoint import Checkpoints, StepLog, load_story, save_training
 from student_train.config import DRAWN, KEEP_BEST_ON_TEST, TAUGHT, TEST_SPLIT, UNTAUGHT, VAL_SPLIT
 from student_train.distributed import from_first, rank
 from student_train.evaluation.scoring import EvaluationRows, evaluation_rows, validation_score
-from student_train.guard import UnchangedCache
+from student_train.guard import TerminatedError, UnchangedCache
 from student_train.needs import PIXELS, split_role
 from student_train.recipe_list import require_known_roles
 from student_train.renditions import drawn_renditions
@@ -104,6 +104,7 @@ class Experiment:
         for service in self.track:
             service_module(service)
         self.check_roles(arms)
+        self.check_parameters()
         needs = [need for arm in arms for need in self.stream(self.task(arm), seed=0).needs]
         self.check_videos(PIXELS in needs)
         if self.cache.partial.lacks:
@@ -129,6 +130,19 @@ class Experiment:
             rows = evaluation_rows(self.cache, self.teachers, split, self.recognises)
             require_rows(self.teachers, read, rows.video, rows.text.ravel())
 
+    def check_parameters(self) -> None:
+        """Refuse what was told of the learning of parameters that there are not; a recipe's own settings may
+        be of another way in."""
+        wanted, named = self.choice.recipe.optimizer, self.module.RECIPES[self.choice.recipe_name].optimizer
+        names = [name for name, _ in self.student(TAUGHT).named_parameters()]
+        begins = sorted({f"{name.partition('.')[0]}." for name in names})
+        for start in wanted.lr_scale.keys() - named.lr_scale.keys():
+            if not any(name.startswith(start) for name in names):
+                check_name("beginning of parameters in optimizer.lr_scale", start, begins)
+        for part in set(wanted.undecayed or ()) - set(named.undecayed or ()):
+            if not any(part in name for name in names):
+                check_name("part of a parameter's name in optimizer.undecayed", part, begins)
+
     def check_roles(self, arms: Sequence[str]) -> None:
         """Refuse a loss of a teacher that nobody named, for whom the main one would stand in unnoticed, and a
         role that no loss or model of the student knows."""
@@ -153,7 +167,6 @@ class Experiment:
 
     def select_and_train(self, arms: Sequence[str], seeds: Sequence[int]) -> Selection:
         """Train every arm with every seed at the selected learning rate."""
-        self.try_out(arms, seeds)
         selection = self.select(UNTAUGHT if UNTAUGHT in arms else TAUGHT, seeds)
         for arm in arms:
             for seed in seeds:
@@ -216,6 +229,8 @@ class Experiment:
         if rank() == 0:
             save_training(folder, trained.state, story)
             checkpoints.clear()
+        if trained.asked_to_end:
+            raise TerminatedError(f"{label}: SIGTERM came with its last step; it is finished and saved")
         return story
 
     def started(self, student: Student) -> dict[str, Any]:
@@ -244,16 +259,18 @@ class Experiment:
         return checkpoints, Watch(label, validate, opened, self.unchanged, checkpoints)
 
     def try_out(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
-        """One batch of the last arm through everything; tells what a long job will take."""
+        """A batch of every arm through everything; tells what a long job will take, by the last arm."""
         began = time.perf_counter()
-        task = self.task(arms[-1])
-        stream = self.stream(task, seed=0)
-        estimate = smoke_step(task, stream, self.choice.recipe)
+        for arm in arms:
+            task = self.task(arm)
+            self.started(task.student)
+            stream = self.stream(task, seed=0)
+            estimate = smoke_step(task, stream, self.choice.recipe)
         steps = self.choice.recipe.epochs * stream.steps_per_epoch
         trainings = len(seeds) * (len(self.choice.recipe.optimizer.lr) + len(arms) - 1)
         if rank() == 0 and estimate.step_s * steps * trainings > LONG_S:
             tried_s = time.perf_counter() - began
-            print(f"tried one batch in {tried_s:.0f} s: {estimate.told(steps, trainings)}", flush=True)
+            print(f"tried a batch in {tried_s:.0f} s: {estimate.told(steps, trainings)}", flush=True)
 
     def validate(self, student: Student) -> float:
         """The score of an epoch on the split that it is chosen on."""

@@ -16,7 +16,7 @@ from store.identity import require_same
 from store.manifest import MANIFEST
 from store.reader import Cache, open_cache
 from store.teacher_report import stored_complaint
-from student_train.step_source import Step
+from student_train.step_numbers import BrokenRows
 
 NAMED_ROWS = 4
 STEPS_BETWEEN_CHECKS = 100
@@ -26,17 +26,21 @@ class TerminatedError(CacheError, RuntimeError):
     """The training was asked to end (SIGTERM), and has saved its state."""
 
 
-def require_finite(numbers: Mapping[str, float], where: str, rows: Step, cache: Cache) -> None:
-    """Raise NonFiniteError, naming the step's rows, if one of `numbers` is NaN or infinite."""
-    broken = [name for name, number in numbers.items() if not math.isfinite(number)]
-    if not broken:
+def require_finite(
+    numbers: Mapping[str, float], where: str, broken: Callable[[], BrokenRows], cache: Cache
+) -> None:
+    """Raise NonFiniteError, naming the rows that are `broken`, if one of `numbers` is NaN or infinite."""
+    wrong = [name for name, number in numbers.items() if not math.isfinite(number)]
+    if not wrong:
         return
+    rows = broken()
     pairs = zip(rows.video.tolist(), rows.text.tolist(), strict=True)
     named = [f"{cache.video_ids[video]} ({cache.texts[text]!r})" for video, text in pairs]
     more = f" and {len(named) - NAMED_ROWS} more" if len(named) > NAMED_ROWS else ""
+    told = f"{', '.join(named[:NAMED_ROWS])}{more}" if named else "none of this process's"
     raise NonFiniteError(
-        f"{where}: {broken[0]} is {numbers[broken[0]]}, nothing can be learned from it; its rows are "
-        f"{', '.join(named[:NAMED_ROWS])}{more}; choose smaller --learning-rates, or verify the cache"
+        f"{where}: {wrong[0]} is {numbers[wrong[0]]}, nothing can be learned from it; {len(named)} of "
+        f"{rows.of} rows came out so: {told}; choose smaller --learning-rates, or verify the cache"
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -93,7 +94,7 @@ class MobileStudent(Student):
 
     config: Config
     limited_scales = ("log_logit_scale",)
-    taught_only = ("reshaping.",)
+    serves: Mapping[str, tuple[str, ...]] = MappingProxyType({"reshaping.": ("layers",)})
     compiled = ("encode_with_maps", "encode_texts")
 
     def __init__(

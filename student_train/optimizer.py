@@ -15,11 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from store.lookup import look_up
-from student_train.config import Optimizer
-
-ADAMW, BERT_ADAM = "adamw", "bert_adam"
-COSINE, OFFICIAL_COSINE, CONSTANT = "cosine", "official_cosine", "constant"
+from student_train.config import ADAMW, BERT_ADAM, CONSTANT, COSINE, OFFICIAL_COSINE, Optimizer
 
 
 def make_optimizer(student: nn.Module, settings: Optimizer, learning_rate: float) -> torch.optim.Optimizer:
@@ -27,7 +23,7 @@ def make_optimizer(student: nn.Module, settings: Optimizer, learning_rate: float
 
     A parameter's rate is `learning_rate` times every factor of `lr_scale` whose key begins its
     name. It decays unless its name holds one of `undecayed`; without that, matrices decay and what has
-    fewer axes (biases, norms, scalars) does not. Raises UnknownNameError for an optimiser that there is not.
+    fewer axes (biases, norms, scalars) does not.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in student.named_parameters():
@@ -40,8 +36,7 @@ def make_optimizer(student: nn.Module, settings: Optimizer, learning_rate: float
             decays = not any(part in name for part in settings.undecayed)
         rate, decay = learning_rate * math.prod(scales), settings.weight_decay if decays else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    make = look_up("optimizer", settings.name, OPTIMIZERS)
-    return make(
+    return OPTIMIZERS[settings.name](
         [
             {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
             for (rate, decay), parameters in groups.items()
@@ -120,7 +115,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 def learning_rate_factor(settings: Optimizer, update: int, updates: int) -> float:
     """The factor on every rate at update `update` (from 0) of `updates`, as `settings.schedule` says."""
-    return look_up("schedule", settings.schedule, SCHEDULES)(update, updates, settings.warmup)
+    return SCHEDULES[settings.schedule](update, updates, settings.warmup)
 
 
 def cosine(update: int, updates: int, warmup: float) -> float:

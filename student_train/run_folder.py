@@ -149,11 +149,10 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; a run is a folder, name another with --out")
 
-    def pin(self, cache: Cache, choice: Choice) -> None:
-        """Write config.json, or raise IdentityError if the run is another one's."""
+    def require_own(self, cache: Cache, choice: Choice) -> None:
+        """Raise IdentityError if the run is another one's, InputError if the folder is no run's."""
         wanted = identity_of(cache, choice)
-        file = self.path / CONFIG_FILE
-        if file.exists():
+        if (self.path / CONFIG_FILE).exists():
             config = self.config()
             pinned = config["identity"].get("cache")
             if isinstance(pinned, dict):
@@ -172,14 +171,25 @@ class RunFolder:
             raise InputError(
                 f"{self.path} holds other files, no {CONFIG_FILE}; name an empty folder by --out"
             )
+
+    def pin(self, cache: Cache, choice: Choice) -> None:
+        """Write config.json, unless there is one; raises as `require_own`."""
+        self.require_own(cache, choice)
+        if (self.path / CONFIG_FILE).exists():
+            return
         where = cache.location or os.path.relpath(cache.path, self.path)
         told = {**provenance(), "cache_digest": cache.digest}
         main, roles = cache.teacher(choice.teacher), choice.roles.items()
         labels = {MAIN: labels_of(main), **{role: labels_of(cache.teacher(name)) for role, name in roles}}
-        config = {"identity": wanted, "cache": where, "labels": labels, "provenance": told}
+        config = {
+            "identity": identity_of(cache, choice),
+            "cache": where,
+            "labels": labels,
+            "provenance": told,
+        }
         if choice.recipe.model.recognises or is_recognition(cache):
             config["classes"] = Teachers(main, classes=choice.recipe.classes).class_names
-        write_file(file, readable_json(config))
+        write_file(self.path / CONFIG_FILE, readable_json(config))
 
     def config(self) -> dict[str, Any]:
         """What was pinned; raises MissingFileError if `path` is no run."""

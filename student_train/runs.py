@@ -82,10 +82,15 @@ def train_and_measure(experiment: Experiment, configuration: Configuration) -> d
     run, settings, choice = experiment.run, configuration.run, experiment.choice
     experiment.check(settings.arms)
     if rank() == 0:
+        run.require_own(experiment.cache, choice)
+    request = Request(settings.arms, settings.seeds, choice.recipe.optimizer.lr, settings.evaluation)
+    current = from_first(is_current(run, request) if rank() == 0 else None)
+    if not current:
+        experiment.try_out(settings.arms, settings.seeds)
+    if rank() == 0:
         run.pin(experiment.cache, choice)
         run.write(SETTINGS_FILE, configuration.to_yaml().encode())
-    request = Request(settings.arms, settings.seeds, choice.recipe.optimizer.lr, settings.evaluation)
-    if not from_first(is_current(run, request) if rank() == 0 else None):
+    if not current:
         selection = experiment.select_and_train(settings.arms, settings.seeds)
         if rank() == 0:
             began = time.perf_counter()

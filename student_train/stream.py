@@ -6,8 +6,9 @@ A training row is a text row with its video. The order is a pure function of (se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ from student_train.row_tensors import logit_scale
 from student_train.step_source import Step, StepSource, planned_topk_signal
 from student_train.teachers import Teachers, require_same_frames
 from student_train.training_rows import PairedRows
+
+LAYER = "vit_layers/"
 
 
 @dataclass(frozen=True)
@@ -164,34 +167,36 @@ def lack(cache: Cache, teacher: str, signals: Sequence[str]) -> str:
     stored = [name for name in signals if name not in NOT_SIGNALS]
     for name in stored:
         kind_of(name)
-    layers = layers_among(stored)
-    of_towers = len(layers) + (VISION_HEAD in stored)
-    if stored == [VISION_HEAD]:
-        # It comes with the last layer, and is added to a finished dump of the same layers.
-        layers = layers_among(cache.teacher(teacher).signals)
-    options = f" --layers {','.join(layers)}" if layers else ""
-    options += " --keep-pixels jpeg:90" if PIXELS in signals else ""
-    options += " --extend" if stored == [VISION_HEAD] == list(signals) else ""
-    videos = "; or give the videos themselves: --videos DIR" if PIXELS in signals else ""
-    folder = cache.path if cache.location is None else "WHERE_YOU_PULLED_IT"
-    known = len(stored) == of_towers and PAIR_SCORES not in signals
+    of_towers = [name for name in stored if name == VISION_HEAD or name.startswith(LAYER)]
+    known = len(stored) == len(of_towers) and PAIR_SCORES not in signals
+    before = [name for name in cache.teacher(teacher).signals if name.startswith(LAYER)]
+    if PIXELS in signals:  # which belong to the view, and it is not written again
+        way, place, layers = "dump it anew", Path("ANOTHER_CACHE"), layer_options([*before, *of_towers])
+        end = " --keep-pixels jpeg:90; or give the videos themselves: --videos DIR"
+    else:  # what stands at the end of the tower comes with its layers
+        way, place, end = "add it", Path("WHERE_YOU_PULLED_IT") if cache.location else cache.path, " --extend"
+        layers = layer_options(before if of_towers == [VISION_HEAD] else of_towers)
+    named = as_told(cache, teacher)
+    if not known:
+        way, named = f"{way}, by a teacher that emits it", "TEACHER"
+        end = end.removesuffix(" --extend")
     return (
         f"teacher {teacher!r} in {cache.path.name} stores no {', '.join(signals)}, which the student or a "
-        f"loss needs; dump it{'' if known else ', by a teacher that emits it'}: python -m teacher_dump dump "
-        f"--dataset {cache.dataset['name']} --data DATA --cache {folder} "
-        f"--teacher {as_told(cache, teacher) if known else 'TEACHER'}{options}{videos}"
+        f"loss needs; {way}: python -m teacher_dump dump --dataset {cache.dataset['name']} --data DATA "
+        f"--cache {place} --teacher {named}{layers}{end}"
     )
+
+
+def layer_options(signals: Sequence[str]) -> str:
+    """The option --layers for those of `signals` that are layers, nothing for none."""
+    numbers = sorted({int(name.removeprefix(LAYER)) for name in signals if name.startswith(LAYER)})
+    return f" --layers {','.join(map(str, numbers))}" if numbers else ""
 
 
 def as_told(cache: Cache, teacher: str) -> str:
     """What a dump is told of a teacher of the cache, which may hold it under another name."""
     plugin = cache.teacher(teacher).identity.get(PLUGIN)
     return teacher if plugin is None else f"{plugin} --name {teacher}"
-
-
-def layers_among(signals: Iterable[str]) -> list[str]:
-    """The numbers of those that are layers."""
-    return [name.split("/")[1] for name in signals if name.startswith("vit_layers/")]
 
 
 class TrainingStream:

@@ -10,17 +10,19 @@ accelerate's tracker wraps, writes a record for every number and took about 14 t
 
 from __future__ import annotations
 
-import hashlib
 import importlib
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from store.durable import write_file
 from store.errors import InputError
 
 PROJECT = "student_train"
+SERVICE_RUN = "service_run"
 GROUPS = {
     "loss": "loss/total",
     "epoch": "progress/epoch",
@@ -115,23 +117,29 @@ class EventFile:
         self._writer.close()
 
 
+def own_name(folder: Path) -> str:
+    """What tells the training in `folder` from all others, also from one with equal settings; drawn once."""
+    file = folder / SERVICE_RUN
+    if not file.exists():
+        write_file(file, secrets.token_hex(8).encode())
+    return file.read_text()
+
+
 class Service:
     """wandb or trackio, whose interfaces agree in what is used here: init, log, finish.
 
-    A training that is resumed goes on with its own run there, which its run's and its own folder name.
+    A training that is resumed goes on with its own run there, whose name its folder keeps (`SERVICE_RUN`).
     """
 
     def __init__(self, name: str, module: Any, folder: Path, settings: Mapping[str, Any]) -> None:
-        run = folder.parent.parent
+        run, own = folder.parent.parent, own_name(folder)
         told: dict[str, Any] = {
-            "name": f"{run.name}/{folder.name}",
+            "name": f"{run.name}/{folder.name} {own}",
             "config": dict(settings),
             "resume": "allow",
         }
         if name == "wandb":
-            run.mkdir(parents=True, exist_ok=True)
-            identity = hashlib.sha256(f"{settings}{folder.name}".encode()).hexdigest()[:16]
-            told |= {"id": identity, "dir": str(run), "reinit": "finish_previous"}
+            told |= {"id": own, "dir": str(run), "reinit": "finish_previous"}
         self._run = module.init(project=PROJECT, **told)
 
     def tell(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -22,12 +22,12 @@ from tqdm import tqdm
 from store.errors import InputError
 from student_train.checkpoint import Checkpoints
 from student_train.config import BF16, KEEP_LAST, Optimizer, Recipe
-from student_train.distributed import from_first, rank, synchronise_batch_norm, world_size
+from student_train.distributed import from_first, rank, sum_over_processes, synchronise_batch_norm, world_size
 from student_train.guard import TaughtShare, TerminatedError, Termination, require_finite
 from student_train.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
 from student_train.step_numbers import STEPS_LATE, StepNumbers
 from student_train.stream import TrainingStream
-from student_train.students.base import Student, Task
+from student_train.students.base import FINITE_ROWS, Student, Task
 from student_train.training_state import Trained, load_state, save_state
 
 if TYPE_CHECKING:
@@ -99,13 +99,16 @@ def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: flo
             started = time.perf_counter()
             rows = next(steps)
             waited_s = time.perf_counter() - started
-            factor = learning_rate_factor(settings, result.step // settings.accumulation, updates)
+            update = result.step // settings.accumulation
+            behind = min((update + 1) * settings.accumulation, total)
+            batches, is_update = behind - update * settings.accumulation, result.step + 1 == behind
+            factor = learning_rate_factor(settings, update, updates)
             set_learning_rate(optimizer, factor)
-            is_update = (result.step + 1) % settings.accumulation == 0 or result.step + 1 == total
             with nullcontext() if is_update else accelerator.no_sync(parallel):
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == BF16):
                     parts = parallel(rows.batch)
-                accelerator.backward(parts["loss"] * (world_size() / settings.accumulation))
+                finite = parts.pop(FINITE_ROWS)
+                accelerator.backward(parts["loss"] * (world_size() / batches))
             if is_update:
                 norm = accelerator.clip_grad_norm_(student.parameters(), settings.clip_norm)
                 parts["gradient_norm"] = norm / world_size()
@@ -119,7 +122,7 @@ def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: flo
             step_s = time.perf_counter() - started
             told = {"epoch": epoch, "step": result.step - 1, **rates_now(settings, learning_rate * factor)}
             told |= {"data_wait_s": waited_s, "samples_per_s": stream.batch_size / step_s}
-            unread.append(StepNumbers(parts, told, rows))
+            unread.append(StepNumbers(parts, told, rows, finite))
             wishes |= read(unread, 0 if epoch_ends else STEPS_LATE.get(device.type, 0), watch, taught, stream)
             bar.update()
             if epoch_ends:
@@ -129,7 +132,8 @@ def train(task: Task, stream: TrainingStream, recipe: Recipe, learning_rate: flo
                 result.seconds = time.perf_counter() - began
                 save(watch, result, student, optimizer, end=STOP in wishes)
                 wishes.clear()
-    result.seconds = time.perf_counter() - began
+        asked = sum_over_processes(torch.tensor(float(termination.asked), device=device))
+    result.seconds, result.asked_to_end = time.perf_counter() - began, bool(asked > 0)
     return result
 
 
@@ -147,9 +151,7 @@ def prepared(
     if rank():
         # Everybody begins with the same parameters, but not with the same dropout.
         torch.manual_seed(torch.initial_seed() + rank())
-    if not any(term.needs for term in task.terms.values()):
-        for name, parameter in student.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and not name.startswith(student.taught_only))
+    task.freeze_unread()
     if recipe.channels_last:
         for parameter in student.parameters():
             if parameter.ndim == 4:
@@ -185,7 +187,7 @@ def read(
         numbers = step.read()
         wishes |= {name for name in (STOP, SAVE) if numbers.pop(name) > 0}
         where = f"{watch.label}, step {step.told['step']}"
-        require_finite(numbers, where, step.rows, stream.teachers.cache)
+        require_finite(numbers, where, step.broken_rows, stream.teachers.cache)
         taught.add(numbers, (step.told["step"] + 1) % stream.steps_per_epoch == 0)
         if rank() == 0:
             for log in watch.logs:

@@ -26,7 +26,8 @@ class Trained:
     """A training so far, and in the end what it leaves.
 
     step: steps done. state: parameters of the kept epoch; kept_epoch: from 0, -1 before the first.
-    val: the score after every epoch. seconds: of the whole training, validation included.
+    val: the score after every epoch. seconds: of the whole training, validation included. asked_to_end:
+    SIGTERM came when no step was left to end after.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class Trained:
     kept_epoch: int = -1
     val: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    asked_to_end: bool = False
 
 
 def save_state(

@@ -18,11 +18,18 @@ from torch import Tensor
 
 from student_train.afa_model import AFA, FRAMES, MEAN, AfaStudent, Config, build
 from student_train.clip_towers import TINY
-from student_train.config import KEEP_BEST, KEEP_BEST_ON_TEST, KEEP_LAST, Optimizer, Recipe
+from student_train.config import (
+    BERT_ADAM,
+    KEEP_BEST,
+    KEEP_BEST_ON_TEST,
+    KEEP_LAST,
+    OFFICIAL_COSINE,
+    Optimizer,
+    Recipe,
+)
 from student_train.losses import teachclip
 from student_train.losses.teachclip import info_nce
 from student_train.needs import FRAME_VALID, IGNORED_PAIR, PAIR_KNOWN, PAIR_SCORES, PIXELS, RELEVANCE
-from student_train.optimizer import BERT_ADAM, OFFICIAL_COSINE
 from student_train.rows import PairBlock, PerRow
 from student_train.students.base import Batch, LossTerm, Outputs, SignalSizes
 

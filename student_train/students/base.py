@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ Batch = Mapping[str, Any]
 """Tensors and PairBlocks (and the captions, a list) of this process's rows, by need."""
 Outputs = Mapping[str, Any]
 SignalSizes = Mapping[str, Mapping[str, int]]
+FINITE_ROWS = "finite_rows"
 MAX_LOGIT_SCALE = 100.0
 """Of CLIP and what is trained like it (ruc-aimc-lab/TeachCLIP `main_task_retrieval.py`: clamp to log 100)."""
 
@@ -74,8 +75,8 @@ class StudentConfig(ABC):
 class Student(nn.Module, ABC):
     """Turns this process's rows into representations, and representations into logits of pairs.
 
-    taught_only: beginnings of the names of parameters that only losses with a teacher train. crops_frames:
-    whether it sees random parts of the frames while it trains.
+    serves: beginnings of the names of parameters that serve some outputs alone, with these; they learn only
+    where a loss reads one of them. crops_frames: whether it sees random parts of the frames while it trains.
     gives: names in the result of `forward`, of a batch that holds what its losses need. gathers: those of
     them, [b, ...], that the logits are computed from; only they are exchanged between processes. A student
     without them gives no logits.
@@ -88,7 +89,7 @@ class Student(nn.Module, ABC):
     config: StudentConfig
     gives: tuple[str, ...]
     gathers: tuple[str, ...] = ("video_embedding", "text_embedding")
-    taught_only: tuple[str, ...] = ()
+    serves: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     averaged: str | None = None
     crops_frames = False
     limited_scales: tuple[str, ...] = ()
@@ -183,6 +184,8 @@ class Task(nn.Module):
         super().__init__()
         self.student = student
         self.weights = dict(weights)
+        if not weights:
+            raise InputError(f"there is no loss to learn by; give one a weight: {', '.join(sorted(losses))}")
         self.terms = {name: look_up("loss", split_role(name)[0], losses) for name in weights}
         for name, term in self.terms.items():
             missing = set(term.reads) - set(student.gives)
@@ -202,11 +205,18 @@ class Task(nn.Module):
         )
         return tuple(dict.fromkeys((*self.student.config.needs, *taught)))
 
+    def freeze_unread(self) -> None:
+        """Let parameters not learn that serve only outputs which none of the losses reads."""
+        read = {output for term in self.terms.values() for output in term.reads}
+        idle = tuple(start for start, outputs in self.student.serves.items() if read.isdisjoint(outputs))
+        for name, parameter in self.student.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith(idle))
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """This process's part of `loss`, of every unweighted term, and of `taught_share`: all parts add up.
 
         `taught_share`, of a task with a teacher, is the share of rows about which the teacher said something,
-        over the losses that it teaches, each by its weight.
+        over the losses that it teaches, each by its weight. `finite_rows` [b] bool: which of its rows are so.
         """
         outputs = self.student(batch)
         found = {
@@ -222,7 +232,28 @@ class Task(nn.Module):
         if taught:
             said = sum(weight * found[name].share() for name, weight in taught.items())
             losses["taught_share"] = said / sum(taught.values())
+        losses[FINITE_ROWS] = finite_rows(outputs, found)
         return losses
+
+
+def finite_rows(outputs: Outputs, found: Mapping[str, PerRow]) -> Tensor:
+    """[b] bool: rows whose own outputs are finite; where all are, those whose losses are.
+
+    A video or text that comes out broken breaks the losses of all rows that it is compared with.
+    """
+    each = [per_row.values.detach() for per_row in found.values()]
+    embeddings = [
+        value.detach()
+        for value in outputs.values()
+        if isinstance(value, Tensor) and value.ndim == 2 and len(value) == len(each[0])
+    ]
+    own = all_finite(embeddings or each)
+    return torch.where(own.all(), all_finite(each), own)
+
+
+def all_finite(values: Sequence[Tensor]) -> Tensor:
+    """[b] bool: whether all numbers of a row are finite, of tensors [b, ...]."""
+    return torch.stack([value.isfinite().reshape(len(value), -1).all(1) for value in values]).all(0)
 
 
 def cosine_similarity(video_embedding_VD: Tensor, text_embedding_TD: Tensor) -> Tensor:

@@ -205,10 +205,10 @@ class StudentContract:
     ) -> None:
         for config, weights in trainings(module, arm):
             task = Task(module.build(config, sizes), losses_of(module, config), weights)
+            task.freeze_unread()
             task(random_batch(task.needs, sizes, self.PAIRS))["loss"].backward()
             for name, parameter in task.student.named_parameters():
-                idle = arm == UNTAUGHT and name.startswith(task.student.taught_only)
-                if not parameter.requires_grad or idle:
+                if not parameter.requires_grad:
                     continue
                 assert parameter.grad is not None, name
                 assert torch.isfinite(parameter.grad).all(), name

@@ -86,6 +86,20 @@ def student() -> sab.MobileStudent:
     return sab.build(TINY_CONFIG, TINY_SIZES).eval()
 
 
+def test_a_loss_that_is_switched_off_leaves_no_parameter_that_learns_without_a_gradient() -> None:
+    """In several processes the others would wait for the gradient of such a one."""
+    config, sizes = sab.tiny()
+    terms = sab.losses(config)
+    for weights in ({"info_nce": 1.0}, {"info_nce": 1.0, "temporal": 1.0}, {"info_nce": 1.0, "sab": 1.0}):
+        task = Task(sab.build(config, sizes), terms, weights)
+        task.freeze_unread()
+        task(random_batch(task.needs, sizes, 4))["loss"].backward()
+        idle = [name for name, p in task.student.named_parameters() if p.requires_grad and p.grad is None]
+        assert idle == []
+        learns = {name for name, p in task.student.named_parameters() if p.requires_grad}
+        assert any(name.startswith("reshaping.") for name in learns) == ("sab" in weights)
+
+
 def test_what_only_teaching_needs_is_not_run_to_encode_a_video(student, monkeypatch) -> None:
     batch = random_batch(student.config.needs, TINY_SIZES, 2)
     monkeypatch.setattr(student.reshaping, "forward", lambda maps: pytest.fail("reshaped for nothing"))

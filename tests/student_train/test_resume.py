@@ -16,9 +16,12 @@ import torch
 
 from store.errors import IdentityError
 from store.reader import TeacherReader, open_cache
+from student_train.__main__ import main
 from student_train.checkpoint import Checkpoints, StepLog
+from student_train.experiment import Experiment
 from student_train.guard import TerminatedError, UnchangedCache
 from student_train.run_folder import pinned_digests
+from student_train.students.base import Student
 from tests.conftest import ROOT
 from tests.student_train.learnable_cache import learnable_samples, write_learnable_cache
 from tests.student_train.small_training import run, timeless
@@ -96,6 +99,34 @@ def test_a_sigterm_saves_the_state_and_the_next_start_goes_on_there(
     assert len(first) in (7, 8)
     assert same(resumed(oracle, tmp_path), undisturbed[1])
     assert lines(tmp_path) == undisturbed[0]
+
+
+def test_a_sigterm_while_the_last_epoch_is_scored_ends_the_run_once_it_is_saved(
+    learnable_path: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Experiment.validate
+
+    def asked_to_end(experiment: Experiment, student: Student) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(experiment, student)
+
+    words = [
+        "train",
+        str(learnable_path),
+        "--out",
+        str(tmp_path / "run"),
+        "--recipe",
+        "demo",
+        "--epochs",
+        "1",
+    ]
+    words += ["--batch-size", "16", "--seeds", "0", "--learning-rates", "0.001"]
+    monkeypatch.setattr(Experiment, "validate", asked_to_end)
+    assert main(words) == 143
+    assert "SIGTERM came with its last step; it is finished and saved" in capsys.readouterr().err
+    assert len(list((tmp_path / "run").glob("trainings/*/training.json"))) == 1
+    monkeypatch.setattr(Experiment, "validate", validate)
+    assert main(words) == 0
 
 
 @pytest.mark.parametrize("damage", ["tensors", "facts", "half a file"])

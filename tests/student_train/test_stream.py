@@ -7,7 +7,7 @@ from store.inputs.samples import Samples, Split
 from store.plans import PlannedBatches
 from store.reader import Cache, TeacherReader, open_cache
 from store.signals import SignalSpec
-from student_train.needs import PAIR_SCORES
+from student_train.needs import PAIR_SCORES, PIXELS
 from student_train.row_tensors import frame_distribution
 from student_train.rows import PairBlock
 from student_train.step_source import StepSource
@@ -138,6 +138,18 @@ def test_a_teacher_without_pair_scores_is_refused_before_the_first_batch(tmp_pat
     cache = open_cache(write_learnable_cache(tmp_path / "c.zarr", signals=SIGNALS[1:3]))
     with pytest.raises(UnknownNameError, match=r"stores no pair_scores.*teacher_dump dump"):
         stream_of(cache, cache.teacher("oracle"), (PAIR_SCORES,))
+
+
+def test_what_is_run_for_layers_extends_and_for_frames_begins_another_cache(tmp_path) -> None:
+    cache = open_cache(write_learnable_cache(tmp_path / "c.zarr"))
+    layers = ("vit_layers/5", "vit_layers/11")
+    with pytest.raises(UnknownNameError, match=r"--cache \S+c.zarr --teacher oracle --layers 5,11 --extend$"):
+        stream_of(cache, cache.teacher("oracle"), layers)
+    anew = (
+        r"--cache ANOTHER_CACHE --teacher oracle --layers 5,11 --keep-pixels jpeg:90; or give .*--videos DIR$"
+    )
+    with pytest.raises(UnknownNameError, match=anew):
+        stream_of(cache, cache.teacher("oracle"), (*layers, PIXELS))
 
 
 def test_relevance_is_a_softmax_at_the_recorded_temperature_over_frames_that_exist(

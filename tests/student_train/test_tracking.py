@@ -100,12 +100,20 @@ def test_a_service_that_is_asked_for_is_told_the_same(
     folder = tmp_path / "my_run" / "trainings" / "taught-lr0.01-seed0"
     with Trackers(folder, (name,), {"epochs": 3}) as tell:
         tell(0, STEP)
-    assert service.began["name"] == "my_run/taught-lr0.01-seed0"
+    own = service.began["name"].removeprefix("my_run/taught-lr0.01-seed0 ")
+    assert own == (folder / "service_run").read_text()
+    assert service.began.get("id", own) == own
     assert service.began["config"] == {"epochs": 3}
     assert service.began["resume"] == "allow"
     assert service.told[0][0] == 0
     assert service.told[0][1] == {name: values[0][1] for name, values in approximate(curves(folder)).items()}
     assert service.finished
+    first = service.began["name"]
+    with Trackers(folder, (name,), {"epochs": 3}, first_step=1):
+        assert service.began["name"] == first, "a training that is resumed goes on with its own curve"
+    elsewhere = tmp_path / "others" / "my_run" / "trainings" / "taught-lr0.01-seed0"
+    with Trackers(elsewhere, (name,), {"epochs": 3}):
+        assert service.began["name"] != first, "another run of the same name and settings has its own"
 
 
 def approximate(found: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, Any]]]:

@@ -94,14 +94,18 @@ def test_two_batches_make_one_update_where_gradients_are_accumulated(training) -
     assert not torch.equal(seen[1], seen[0])
 
 
-def test_accumulated_gradients_are_the_mean_of_their_batches(oracle: TeacherReader) -> None:
+@pytest.mark.parametrize("accumulation", [3, 5])
+def test_accumulated_gradients_are_the_mean_of_their_batches(
+    oracle: TeacherReader, accumulation: int
+) -> None:
+    """Of three also where five were wanted, since no more were left."""
     task, stream = task_and_stream(oracle)
     with stream.steps(0, 3, False, torch.device("cpu")) as feed:
         sum(task(step.batch)["loss"] for step in feed).backward()
     expected = torch.cat([p.grad.flatten() / 3 for p in task.parameters()]).norm()
     task, stream = task_and_stream(oracle)
     log = Lines()
-    recipe = dataclasses.replace(with_optimizer(accumulation=3), epochs=1)
+    recipe = dataclasses.replace(with_optimizer(accumulation=accumulation), epochs=1)
     train(task, stream, recipe, RATE, Watch("a test", logs=[log]))
     assert log[2]["gradient_norm"] == pytest.approx(expected.item(), rel=1e-5)
 
@@ -127,8 +131,29 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_names_step_and_rows(
         lambda outputs, batch: PerRow(outputs["logits"].rows.mean(1) * math.nan), reads=("logits",)
     )
     monkeypatch.setitem(afa.LOSSES, "info_nce", broken)
-    named = r"step 0: loss is nan.* rows are clip_\d+ \('meaning \d+, .*'\), .* and 12 more"
+    named = (
+        r"step 0: loss is nan.*; 16 of 16 rows came out so: clip_\d+ \('meaning \d+, .*'\), .* and 12 more"
+    )
     with pytest.raises(NonFiniteError, match=named):
+        training()
+
+
+def test_the_row_that_breaks_the_loss_of_a_batch_is_named_alone(training, monkeypatch) -> None:
+    """Its video comes out as NaN, so that the loss of every row that it is compared with is NaN too."""
+    encode = afa.AfaStudent.encode_videos
+
+    def breaking(student, batch):
+        outputs = encode(student, batch)
+        broken = torch.arange(len(outputs["video_embedding"])) == 3
+        return {
+            **outputs,
+            "video_embedding": outputs["video_embedding"].masked_fill(broken[:, None], math.nan),
+        }
+
+    monkeypatch.setattr(afa.AfaStudent, "encode_videos", breaking)
+    with pytest.raises(
+        NonFiniteError, match=r"; 1 of 16 rows came out so: clip_\d+ \('meaning[^()]*'\); choose"
+    ):
         training()
 
 
@@ -166,7 +191,7 @@ def test_a_second_teacher_teaches_through_its_role(oracle: TeacherReader) -> Non
 
 def test_parameters_that_only_teaching_trains_are_left_out_without_a_teacher(oracle: TeacherReader) -> None:
     task, stream = task_and_stream(oracle)
-    task.student.taught_only = ("attention.",)
+    task.student.serves = {"attention.": ("frame_weight",)}
     untaught = Task(task.student, afa.LOSSES, {"info_nce": 1.0})
     before = task.student.attention.score.weight.clone()
     train(untaught, stream, dataclasses.replace(RECIPE, epochs=1), RATE, Watch("a test"))
