@@ -167,3 +167,21 @@ def test_a_part_tells_in_info_what_it_lacks(shared, tmp_path, capsys):
     part(shared, tmp_path, teachers=("second",))
     assert run_cli(build_parser(), ["info", str(tmp_path / "part.zarr")]) == 0
     assert "lacks teachers/synthetic" in capsys.readouterr().out
+
+
+def test_a_pull_by_pin_tells_what_of_the_folder_is_no_part_of_the_pinned_state(
+    shared, cache, tmp_path, capsys
+):
+    pin = open_cache(cache).digest
+    part(shared, tmp_path, teachers=("second",), signals=("frame_relevance",))
+    root = add_teacher(tmp_path / "part.zarr", "third")
+    pulled = pull(at(f"{shared}@sha256:{pin}"), root, Wanted(teachers=("second",)))
+    assert pulled.beyond == ("teachers/third",)
+    assert sorted(open_cache(root).teacher("second").signals) == sorted(
+        open_cache(cache).teacher("second").signals
+    )
+    assert run_cli(build_parser(), ["pull", f"{shared}@sha256:{pin}", str(root)]) == 0
+    assert f"no part of {shared}@sha256:{pin}: teachers/third\n" in capsys.readouterr().out
+    assert open_cache(root).teacher_names == ["second", "synthetic", "third"]
+    push(root, at(shared))
+    assert pull(at(shared), root, Wanted()).beyond == ()
