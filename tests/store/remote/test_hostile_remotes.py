@@ -10,12 +10,14 @@ import pytest
 
 from store.durable import canonical_json, json_digest
 from store.errors import DamagedCacheError, RemoteError
+from store.reader import open_cache
 from store.remote import source
+from store.remote.protocols.base import Upload
 from store.remote.protocols.http import _refuse_another_host
 from store.remote.pull import pull
 from store.remote.push import push
 from store.remote.selection import Wanted
-from tests.store.remote.conftest import at
+from tests.store.remote.conftest import add_teacher, at
 from tests.store.remote.servers import faulty_server
 
 ALL = Wanted()
@@ -234,3 +236,56 @@ def test_a_link_in_a_shared_folder_is_not_followed(cache, tmp_path):
     chunk.symlink_to(secret)
     with pytest.raises(RemoteError, match="text_embedding/c/0/0 at "):
         pull(at(str(tmp_path / "shared.zarr")), tmp_path / "copy.zarr", ALL)
+
+
+@pytest.fixture
+def linked(cache, tmp_path) -> str:
+    """URL of a shared cache whose folder `teachers` is a link to the folder `outside`."""
+    push(cache, at(str(tmp_path / "shared.zarr")))
+    (tmp_path / "shared.zarr" / "teachers").rename(tmp_path / "outside")
+    (tmp_path / "shared.zarr" / "teachers").symlink_to(tmp_path / "outside")
+    return str(tmp_path / "shared.zarr")
+
+
+def test_a_link_above_an_object_is_not_followed_by_who_pulls(linked, tmp_path):
+    with pytest.raises(RemoteError, match=r"teachers/synthetic at .*: teachers is a link"):
+        pull(at(linked), tmp_path / "copy.zarr", ALL)
+    assert not (tmp_path / "copy.zarr").exists()
+
+
+def test_a_link_above_an_object_is_not_followed_by_who_pushes(linked, cache, tmp_path):
+    before = sorted((tmp_path / "outside").rglob("*"))
+    with pytest.raises(RemoteError, match=r"teachers/second at .*: teachers is a link"):
+        push(add_teacher(cache, "second"), at(linked))
+    assert sorted((tmp_path / "outside").rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", ["teachers/x", "teachers/synthetic/x", "teachers/new/inner/x"])
+def test_nothing_is_read_written_or_listed_through_a_link(linked, tmp_path, path):
+    secret = tmp_path / "outside" / path.removeprefix("teachers/")
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_text("hush")
+    upload = Upload(path, tmp_path / "shared.zarr" / "manifest.json", 1)
+    before = sorted((tmp_path / "outside").rglob("*"))
+    endpoint = at(linked).endpoint
+    for act in (
+        lambda: endpoint.read(path, 0, 10),
+        lambda: endpoint.read_versioned_range(path, 0, 10),
+        lambda: endpoint.sizes(path.rpartition("/")[0]),
+        lambda: endpoint.put([upload]),
+        lambda: endpoint.create(path, b"other"),
+        lambda: endpoint.create(f"{path}y", b"other"),
+        lambda: endpoint.overwrite(path, b"other"),
+    ):
+        with pytest.raises(RemoteError, match="teachers is a link, and no link in a shared folder"):
+            act()
+    assert (sorted((tmp_path / "outside").rglob("*")), secret.read_text()) == (before, "hush")
+    assert not any(name.startswith("teachers/") for name in endpoint.sizes(""))
+
+
+def test_the_shared_folder_itself_may_be_reached_by_a_link(cache, tmp_path):
+    push(cache, at(str(tmp_path / "shared.zarr")))
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "shared.zarr")
+    push(add_teacher(cache, "second"), at(str(tmp_path / "link.zarr")))
+    pulled = pull(at(str(tmp_path / "link.zarr")), tmp_path / "copy.zarr", ALL)
+    assert pulled.digest == open_cache(cache).digest
