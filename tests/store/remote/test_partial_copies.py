@@ -9,7 +9,9 @@ from store.__main__ import build_parser
 from store.cli import run_cli
 from store.errors import IncompleteCacheError, MissingFileError, UnknownNameError
 from store.manifest import Manifest
+from store.partial import PARTIAL, Partial
 from store.reader import open_cache
+from store.remote.location import Location
 from store.remote.pull import plan_only, pull
 from store.remote.push import push
 from store.remote.selection import Wanted
@@ -160,6 +162,26 @@ def test_a_part_is_not_pushed_to_where_the_rest_is_not(shared, tmp_path):
     with pytest.raises(IncompleteCacheError, match="is a partial copy without teachers/synthetic"):
         push(tmp_path / "part.zarr", at(str(tmp_path / "elsewhere.zarr")))
     assert not (tmp_path / "elsewhere.zarr" / "manifest.json").exists()
+
+
+def test_what_a_part_tells_of_whence_it_came_is_left_behind_by_push(shared, tmp_path):
+    part(shared, tmp_path, teachers=("second",))
+    add_teacher(tmp_path / "part.zarr", "third")
+    assert Partial.read(tmp_path / "part.zarr").source.startswith(shared)
+    push(tmp_path / "part.zarr", at(shared))
+    told = str(tmp_path).encode()
+    assert not (tmp_path / "shared.zarr" / PARTIAL).exists()
+    files = [path for path in (tmp_path / "shared.zarr").rglob("*") if path.is_file()]
+    assert not [path for path in files if told in path.read_bytes()]
+
+
+def test_a_part_names_no_user_of_the_place_it_came_from(shared, tmp_path):
+    remote = at(shared)
+    remote.location = Location.parse("sftp://anna@host/x.zarr")
+    pull(remote, tmp_path / "part.zarr", Wanted(teachers=("second",)))
+    assert Partial.read(tmp_path / "part.zarr").source.startswith("sftp://host/x.zarr@sha256:")
+    files = [path for path in (tmp_path / "part.zarr").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"anna" in path.read_bytes()]
 
 
 @pytest.mark.slow
