@@ -10,12 +10,14 @@ import pytest
 from store.__main__ import build_parser
 from store.cli import run_cli
 from store.errors import IdentityError, NotShareableError, SignatureError
+from store.inputs.datasets import find_dataset
 from store.reader import open_cache
 from store.remote.pull import pull
 from store.remote.push import Terms, push
 from store.remote.selection import Wanted
-from store.sharing import STATED, require_shareable, state_terms
+from store.sharing import STATED, default_terms, require_shareable, state_terms
 from store.verify import verify
+from tests.conftest import ROOT
 from tests.store.remote.conftest import add_teacher, at
 
 
@@ -108,3 +110,16 @@ def test_what_was_stated_of_a_copy_outlives_what_the_place_states(cache, tmp_pat
     pull(at(shared), copy, Wanted())
     with pytest.raises(NotShareableError, match="so its owner stated"):
         require_shareable(copy)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/sharing.md"])
+def test_the_commands_that_the_docs_tell_a_team_work_as_written(page):
+    lines = [line.partition("  #")[0] for line in (ROOT / page).read_text().splitlines()]
+    dumps = [line for line in lines if line.startswith("    make dump-teacher DATASET=msrvtt ")]
+    pushes = [line.split()[3:] for line in lines if line.startswith("    python -m store push caches/msrvtt")]
+    assert dumps
+    assert pushes
+    assert all(" DATA=" in line for line in dumps)
+    forbidden = not default_terms(find_dataset("msrvtt").card.licence, with_pixels=False).share
+    for words in pushes:
+        assert build_parser().parse_args(words).i_may == forbidden
