@@ -27,14 +27,18 @@ from store.untrusted import known_fields, printable
 
 STATED = f"{REPORTS}/sharing.json"
 LICENCE_LETTERS = 1000
-OF_OTHERS = "belong to their owners"
-"""In the licences of datasets whose annotations alone are licensed."""
 SHAREABLE = re.compile(
-    r"(cc0|cc-by(-nc)?(-sa)?|mit|bsd|apache|odc-by|odbl|pddl|unlicense|isc|public-domain|free-for-any-use)"
-    r"(?![a-z])(?!-n[cd])"
+    r"(?:"
+    r"cc0(?:-1\.0)?|cc-by(?:-nc)?(?:-sa)?(?:-(?:1\.0|2\.0|2\.5|3\.0|4\.0))?"
+    r"|mit|isc|unlicense|bsd(?:-[23]-clause)?|apache(?:-license)?(?:,?-version)?(?:-2\.0)?"
+    r"|odc-by(?:-1\.0)?|odbl(?:-1\.0)?|pddl(?:-1\.0)?|public-domain|free-for-any-use"
+    r")(?:-licen[sc]e)?"
+    r"(?P<of_captions>-for-the-(?:captions|annotations))?"
+    r"(?P<of_others>;-the-(?:clips|images|videos)-belong-to-their-owners)?"
 )
-"""How licences begin that allow to pass on what was derived from the data, perhaps not for money. Creative
-Commons' ND does not."""
+"""All of a licence that allows to pass on what was derived from the data, perhaps not for money: in small
+letters, '-' for blanks, as SPDX or people spell it, with what our datasets add of what it covers. Creative
+Commons' ND does not allow it. A word more may take it back, so a licence that says more is not known."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,10 @@ def default_terms(licence: str, with_pixels: bool) -> Terms:
     """
     if licence.strip() in ("", NOT_STATED):
         return Terms(NOT_STATED, False, "the licence of the data is not stated")
-    begins = re.sub(r"[\s_]+", "-", licence.strip().lower())
-    if SHAREABLE.match(begins) is None:
+    known = SHAREABLE.fullmatch(re.sub(r"[\s_]+", "-", licence.strip().lower()))
+    if known is None:
         return Terms(licence, False, "the licence of the data is not known to allow it")
-    if with_pixels and OF_OTHERS in licence:
+    if with_pixels and (known["of_captions"] or known["of_others"]):
         return Terms(licence, False, "it keeps frames, which the licence of the data does not cover")
     return Terms(licence, True, "the licence of the data allows it")
 

@@ -27,9 +27,21 @@ PROTOCOLS = {
 }
 """How a URL begins -> the module of `store.remote.protocols` that speaks it."""
 
+BUCKETS = ("s3", "gs")
+"""Protocols whose host is a bucket, which has no port."""
+NO_CREDENTIALS = (
+    "credentials come from the environment or the configuration of the protocol's library (docs/sharing.md), "
+    "never from a URL"
+)
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PIN = re.compile(r"(.*[^@])@(sha256:[0-9a-f]{64}|[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})", re.DOTALL)
-_USER = re.compile(r"(://)[^/\s@'\"]*@")
+_USER = re.compile(r"(://)[^/\s'\"]*@")
+_PASSWORD = re.compile(
+    r"(://)(?!\[)[^/\s@'\"]{0,100}:(?:[^\s'\"]{0,500}@(?=[^\s'\"@]*/)|(?!\d*/)[^\s'\"]{0,500}@)"
+)
+"""user:password@ where the password may hold '/' and '@'. In http://host:9000/x.zarr@v1 the ':' stands before
+a port and the '@' before a pin, which has no '/' behind it: nothing of that is taken for a password."""
 _QUERY = re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\"]*")
 
 
@@ -60,7 +72,8 @@ class Location:
                 f"{found[1]}:// is not spoken here; there is "
                 f"{', '.join(f'{name}://' for name in PROTOCOLS)}, or a folder's name"
             )
-        url, pin = _without_pin(text, at_least=len(found[1]) + len("://"))
+        scheme = f"{found[1].lower()}://"
+        url, pin = _without_pin(scheme + found[2], at_least=len(scheme))
         _require_open(url)
         return cls(protocol, url.rstrip("/"), pin)
 
@@ -108,27 +121,31 @@ def _without_pin(text: str, at_least: int = 0) -> tuple[str, str]:
 
 
 def _require_open(url: str) -> None:
-    """Raise InputError for a URL that holds a secret or no place."""
+    """Raise InputError for a URL that holds a secret or no place.
+
+    The error repeats nothing of the URL but its protocol: where a secret in it ends is a guess.
+    """
+    protocol, _, behind = url.partition("://")
     try:
         parts = urlsplit(url)
-        told = parts.hostname
+        sound = parts.port is not None or ":" not in parts.netloc.rpartition("]")[2]
     except ValueError:
-        told = None
-    if not told:
-        raise InputError(f"{redacted(url)} names no place; say URL as protocol://host/path")
-    if parts.password is not None or (parts.username and parts.scheme != "sftp"):
+        sound = False
+    if not sound or ":" in behind.rpartition("@")[0] or (":" in parts.netloc and protocol in BUCKETS):
         raise InputError(
-            f"{redacted(url)} was given with a secret in it; credentials come from the environment or the "
-            "configuration of the protocol's library (docs/sharing.md), never from a URL"
+            f"{protocol}:// was given with what may be a secret in it (a ':' that no port follows, or one "
+            f"before an '@'); {NO_CREDENTIALS}"
         )
+    if parts.username and protocol != "sftp":
+        raise InputError(f"{protocol}:// was given with a user or a secret in it; {NO_CREDENTIALS}")
+    if not parts.hostname:
+        raise InputError(f"{protocol}:// names no place; say URL as protocol://host/path")
     if parts.query or parts.fragment:
         raise InputError(
-            f"{redacted(url)} was given with a query behind it; a cache is many objects below one URL"
+            f"{protocol}:// was given with a query behind it; a cache is many objects below one URL"
         )
-    if parts.scheme == "hf" and not re.fullmatch(r"hf://datasets/[^/@]+/[^/@]+(/.*)?", url):
-        raise InputError(
-            f"{redacted(url)}: a cache on the hub is hf://datasets/OWNER/NAME, or a folder in it"
-        )
+    if protocol == "hf" and not re.fullmatch(r"hf://datasets/[^/@]+/[^/@]+(/.*)?", url):
+        raise InputError("a cache on the hub is hf://datasets/OWNER/NAME, or a folder in it")
 
 
 def is_tag(name: object) -> bool:
@@ -138,4 +155,7 @@ def is_tag(name: object) -> bool:
 
 def redacted(text: object) -> str:
     """`text`, perhaps a library's message, without users, passwords and queries of the URLs in it."""
-    return _QUERY.sub(r"\1", _USER.sub(r"\1", str(text)))
+    found = str(text)
+    for pattern in (_QUERY, _PASSWORD, _USER):
+        found = pattern.sub(r"\1", found)
+    return found

@@ -57,7 +57,8 @@ class RemoteObjects(Protocol):
 class Mirror:
     """The cache of `manifest`, whose objects `remote` has, as the folder `root`. Use `Mirror.at`.
 
-    Any number of threads and processes may read at once.
+    Any number of threads and processes may read at once. `url` is where `remote` is, with the user of an
+    sftp:// URL, who is needed to go back there.
     """
 
     _open: ClassVar[weakref.WeakValueDictionary[Path, Mirror]] = weakref.WeakValueDictionary()
@@ -66,7 +67,7 @@ class Mirror:
     def __init__(self, root: Path, chunks: ChunkCache, remote: RemoteObjects, manifest: Manifest) -> None:
         self.root = root
         self.chunks = chunks
-        self.url = redacted(remote.location.url)
+        self.url = remote.location.url
         self._remote = remote
         self.manifest = manifest
         self._shards: dict[str, ObjectRecord] = {}
@@ -251,7 +252,7 @@ class Mirror:
         """
         with self._comparing:
             known = self._versions.get(record.path)
-            if known is None and not self.chunks.hold_version(record.sha256, self.url, version):
+            if known is None and not self.chunks.hold_version(record.sha256, redacted(self.url), version):
                 self.chunks.drop_unproven(shard.sha256 for shard in self._shards.values())
                 raise DamagedCacheError(
                     f"{self._remote.where(record.path)}: is another version than the one that an earlier run "

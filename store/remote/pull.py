@@ -26,7 +26,7 @@ from store.remote.selection import Wanted, left_out
 from store.remote.source import Remote
 from store.sharing import STATED
 from store.signing import SIGNATURE_BYTES, signature_path, verify
-from store.untrusted import require_plain_tree
+from store.untrusted import printable, require_plain_tree
 
 CARD_FILES = (CARD, CROISSANT, STATED)
 """What lies outside every digest and goes along: what a person reads, and whether it may be passed on."""
@@ -53,12 +53,16 @@ class PullPlan:
 
 @dataclass(frozen=True)
 class Pulled:
-    """The state that is at `root` now, the bytes fetched for it, metadata apart, and who signed it."""
+    """The state that is at `root` now, the bytes fetched for it, metadata apart, and who signed it.
+
+    beyond: groups that `root` held before and that are no part of the state that was pulled.
+    """
 
     root: Path
     digest: str
     fetched: int
     lacks: tuple[str, ...]
+    beyond: tuple[str, ...] = ()
     signer: str | None = None
 
 
@@ -77,8 +81,8 @@ def pull(
 
     trusted: keys of which one has to have signed that state, see `store.signing`; SignatureError if none has,
     before anything of it is brought. Raises MissingFileError, UnknownNameError, IdentityError if
-    `destination` holds another cache, InputError if something else lies there or the disk is too small,
-    DamagedCacheError, RemoteError, LockedCacheError.
+    `destination` holds another cache, or, with `trusted`, more than what was signed, InputError if something
+    else lies there or the disk is too small, DamagedCacheError, RemoteError, LockedCacheError.
     """
     manifest = remote.manifest()
     signature = b"" if trusted is None else _signature(remote, manifest.digest)
@@ -91,6 +95,9 @@ def pull(
     try:
         require_plain_tree(root)
         kept = _continued(root, manifest, remote)
+        beyond = tuple(sorted(kept.groups.keys() - manifest.groups.keys()))
+        if trusted is not None and beyond:
+            raise _not_signed(root, manifest.digest, beyond)
         plan = _plan(remote, manifest, root, wanted, root)
         _require_space(plan, root)
         with tqdm(
@@ -110,7 +117,7 @@ def pull(
             destination.rmdir()
         os.rename(root, destination)
         sync_folder(destination.parent)
-    return Pulled(destination, kept.digest, fetched, partial.lacks, signer)
+    return Pulled(destination, kept.digest, fetched, partial.lacks, beyond, signer)
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -134,6 +141,13 @@ def _continued(root: Path, manifest: Manifest, remote: Remote) -> Manifest:
     raise IdentityError(
         f"{root} is {here.digest}, {remote.location} is {manifest.digest}, and neither goes on from the "
         "other; pull into another folder (or push what was added here first)"
+    )
+
+
+def _not_signed(root: Path, digest: str, beyond: tuple[str, ...]) -> IdentityError:
+    return IdentityError(
+        f"{root} holds {printable(beyond[0])}, which is no part of the signed state {digest}, so the folder "
+        "would not be what was signed; pull into another folder"
     )
 
 
@@ -223,7 +237,10 @@ def _signature(remote: Remote, digest: str) -> bytes:
 
 
 def _bring_card(remote: Remote, root: Path) -> None:
+    """Bring what lies outside every digest; what was stated at `root` of its terms stays as it is."""
     for name in (*CARD_FILES, *(f"{REPORTS}/{report}" for report in REPORT_FILES)):
+        if name == STATED and (root / STATED).exists():
+            continue
         try:
             content = remote.fetch_small(name, CARD_BYTES)
         except MissingFileError:

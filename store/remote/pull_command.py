@@ -81,6 +81,8 @@ def run_pull(arguments: argparse.Namespace) -> int:
     pulled = pull(remote, arguments.cache, wanted, progress=True, trusted=arguments.verify)
     write_card(arguments.cache)  # the one that came is of the latest state, and of all of it
     print(f"{arguments.cache}: {pulled.fetched:,} bytes pulled, sha256:{pulled.digest}")
+    if pulled.beyond:
+        print(f"it held more, and still does; no part of {location}: {_listed(pulled.beyond)}")
     if pulled.signer:
         print(f"signed by {pulled.signer}")
     if pulled.lacks:

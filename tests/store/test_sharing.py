@@ -81,8 +81,23 @@ def test_a_statement_nobody_can_read_lets_nothing_out(cache):
         "MIT",
         "MIT License",
         "Apache-2.0",
+        "BSD-2-Clause",
         "BSD-3-Clause",
+        "BSD 3-Clause License",
         "ODC-By-1.0",
+        "ODbL-1.0",
+        "PDDL-1.0",
+        "ISC",
+        "Unlicense",
+        "CC0",
+        "CC BY",
+        "CC-BY-SA-3.0",
+        "CC-BY-NC-SA-4.0",
+        "Apache 2.0",
+        "Apache License 2.0",
+        "Apache License, Version 2.0",
+        "public domain",
+        "free for any use",
     ],
 )
 def test_open_licences_are_known(licence):
@@ -100,6 +115,17 @@ def test_open_licences_are_known(licence):
         "proprietary",
         "mitigated",
         "all MIT",
+        "MIT, but not for sharing",
+        "MIT or research use",
+        "cc-by-4.0 for annotations; video frames research only",
+        "CC-BY-4.0 for the captions; the clips are for research only",
+        "CC-BY-4.0; the clips belong to their owners, who forbid it",
+        "CC-BY-4.0-ND",
+        "CC-BY-9.0",
+        "cc-by-4.0, see the terms",
+        "Apache-2.0 WITH another-exception",
+        "free for any use in research",
+        "public domain in the EU",
     ],
 )
 def test_all_others_are_not(licence):
@@ -113,8 +139,24 @@ def test_no_licence_is_an_accident(licence):
     assert not terms.share or licence.strip()[0].lower() in "cmbaoiupf"
 
 
-def test_kept_frames_of_others_are_not_covered_by_the_licence_of_the_captions():
-    licence = "CC BY 4.0 for the captions; the clips belong to their owners"
+@pytest.mark.parametrize("more", [", ", " ", "; ", " - ", ""])
+@pytest.mark.parametrize("licence", ["MIT", "CC BY 4.0", "CC BY 4.0 for the captions", "free for any use"])
+@given(st.text("abcdefghijklmnopqrstuvwxyz "))
+def test_a_word_more_may_take_the_licence_back(licence, more, word):
+    assert not default_terms(f"{licence}{more}{word}x", with_pixels=False).share
+
+
+@pytest.mark.parametrize(
+    "licence",
+    [
+        "CC BY 4.0 for the captions; the clips belong to their owners",
+        "BSD-2-Clause for the annotations; the videos belong to their owners",
+        "CC BY 4.0; The Clips BELONG to their owners",
+        "free for any use; the images belong to their owners",
+        "CC BY 4.0 for the captions",
+    ],
+)
+def test_kept_frames_of_others_are_not_covered_by_the_licence_of_the_captions(licence):
     assert default_terms(licence, with_pixels=False).share
     assert not default_terms(licence, with_pixels=True).share
 

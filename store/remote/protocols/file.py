@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
+from stat import S_ISLNK
+from typing import BinaryIO
 
-from store.durable import PARTIAL_SUFFIX, sync_folder
+from store.durable import PARTIAL_SUFFIX
+from store.errors import RemoteError
 from store.remote.protocols.base import Endpoint, Upload, Versioned
 from store.untrusted import FILE, entries
 
+AS_FILE, AS_FOLDER = os.O_RDONLY | os.O_NONBLOCK, os.O_RDONLY | os.O_DIRECTORY
+BLOCK_BYTES = 1 << 20
+
 
 class FolderEndpoint(Endpoint):
-    """Objects below a folder. A link is followed nowhere: it could lead out of what was shared."""
+    """Objects below a folder. A link below it is followed nowhere: it could lead out of what was shared.
+
+    Each folder on the way to an object is opened inside the one above it, so no link can come in between.
+    """
 
     chained = True
 
@@ -26,62 +37,92 @@ class FolderEndpoint(Endpoint):
         return self.read_versioned_range(path, start, length).content
 
     def read_versioned_range(self, path: str, start: int, length: int) -> Versioned:
-        descriptor = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        folder, _, name = path.rpartition("/")
+        with self._opened(folder) as parent:
+            descriptor = self._open(parent, name, AS_FILE, path)
         with open(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             file.seek(start)
             return Versioned(file.read(length), f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}")
 
     def sizes(self, folder: str) -> dict[str, int]:
-        if not (self.root / folder).is_dir():
+        try:
+            with self._opened(folder):
+                found = list(entries(self.root / folder))
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         prefix = f"{folder}/" if folder else ""
-        return {
-            prefix + entry.path: entry.bytes for entry in entries(self.root / folder) if entry.kind == FILE
-        }
+        return {prefix + entry.path: entry.bytes for entry in found if entry.kind == FILE}
 
     def put(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:
-            aside = self._aside(upload.path)
-            try:
-                with open(upload.file, "rb") as source, open(aside, "xb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-                    target.flush()
-                    os.fsync(target.fileno())
-                self._publish(aside, upload.path)
-            finally:
-                aside.unlink(missing_ok=True)
+            with open(upload.file, "rb") as source:
+                self._replace(upload.path, source)
 
     def create(self, path: str, content: bytes) -> bool:
-        aside = self._written_aside(path, content)
-        try:
-            os.link(aside, self.root / path)
-        except FileExistsError:
-            return False
-        finally:
-            aside.unlink()
-        sync_folder((self.root / path).parent)
+        with self._written_aside(path, BytesIO(content)) as (parent, aside, name):
+            try:
+                os.link(aside, name, src_dir_fd=parent, dst_dir_fd=parent)
+            except FileExistsError:
+                return False
         return True
 
     def overwrite(self, path: str, content: bytes) -> None:
-        self._publish(self._written_aside(path, content), path)
+        self._replace(path, BytesIO(content))
 
-    def _aside(self, path: str) -> Path:
-        target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return target.with_name(f"{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    def _replace(self, path: str, source: BinaryIO) -> None:
+        with self._written_aside(path, source) as (parent, aside, name):
+            os.replace(aside, name, src_dir_fd=parent, dst_dir_fd=parent)
 
-    def _written_aside(self, path: str, content: bytes) -> Path:
-        aside = self._aside(path)
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        return aside
+    @contextlib.contextmanager
+    def _written_aside(self, path: str, source: BinaryIO) -> Iterator[tuple[int, str, str]]:
+        """A descriptor of the folder of `path`, and in it the names of a file with all of `source`, and of
+        `path`. What was done with the file is synced in the end, and the file is gone.
+        """
+        folder, _, name = path.rpartition("/")
+        with self._opened(folder, make=True) as parent:
+            aside = f"{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(aside, flags, 0o666, dir_fd=parent)
+            try:
+                with open(descriptor, "wb") as target:
+                    shutil.copyfileobj(source, target, BLOCK_BYTES)
+                    target.flush()
+                    os.fsync(target.fileno())
+                yield parent, aside, name
+                os.fsync(parent)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(aside, dir_fd=parent)
 
-    def _publish(self, aside: Path, path: str) -> None:
-        os.replace(aside, self.root / path)
-        sync_folder((self.root / path).parent)
+    @contextlib.contextmanager
+    def _opened(self, folder: str, make: bool = False) -> Iterator[int]:
+        """A descriptor of `folder`, "" for the root; make: with what is missing on the way to it."""
+        if make:
+            self.root.mkdir(parents=True, exist_ok=True)
+        inner = os.open(self.root, AS_FOLDER | os.O_CLOEXEC)
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, inner)
+            for name in filter(None, folder.split("/")):
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=inner)
+                inner = self._open(inner, name, AS_FOLDER, folder)
+                opened.callback(os.close, inner)
+            yield inner
+
+    def _open(self, parent: int, name: str, flags: int, path: str) -> int:
+        """Open `name` in the folder `parent`, on the way to `path`; raises RemoteError if it is a link."""
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                if S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    raise RemoteError(
+                        f"{path} at {self.location}: {name} is a link, and no link in a shared folder is "
+                        "followed; ask its owner to put there what it leads to"
+                    ) from None
+            raise
 
 
 ENDPOINT = FolderEndpoint

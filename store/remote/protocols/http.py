@@ -1,7 +1,8 @@
 """Any web server that keeps to ranges (RFC 9110, 14.2), read-only, through fsspec and aiohttp.
 
-A redirect may lead to another path of the same host, or from http to https; anywhere else is refused, lest a
-server makes us ask hosts that only we can reach. A name and password come from ~/.netrc.
+A redirect may lead to another path of the same host and port, or from http to https of that host, both at
+their own ports; anywhere else is refused, lest a server makes us ask what only we can reach. A name and a
+password come from ~/.netrc.
 """
 
 from __future__ import annotations
@@ -73,13 +74,25 @@ class HttpEndpoint(Endpoint):
 
 
 async def _refuse_another_host(session: Any, context: Any, asked: Any) -> None:
-    target = asked.url.join(type(asked.url)(asked.response.headers.get("Location", "")))
-    upgraded = asked.url.scheme == "http" and target.scheme == "https"
-    if target.host != asked.url.host or not (target.scheme == asked.url.scheme or upgraded):
+    """Raise RemoteError for a redirect that may not be followed; `asked` is what aiohttp tells of it."""
+    headers = asked.response.headers
+    told = headers.get("Location") or headers.get("URI")  # of which aiohttp follows the first that there is
+    if told is None:
+        return
+    target = type(asked.url)(told)
+    if not target.scheme:
+        target = asked.url.join(target)
+    before, after = _origin(asked.url), _origin(target)
+    host = asked.url.host
+    if after != before and (before, after) != (("http", host, 80), ("https", host, 443)):
         raise RemoteError(
-            f"{redacted(asked.url)} sends us to {redacted(target)}; a redirect to another host or protocol "
-            "is not followed: pull from there, if you trust it"
+            f"{redacted(asked.url)} sends us to {redacted(target)}; a redirect to another host, port or "
+            "protocol is not followed: pull from there, if you trust it"
         )
+
+
+def _origin(url: Any) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port
 
 
 ENDPOINT = HttpEndpoint

@@ -9,7 +9,9 @@ from store.__main__ import build_parser
 from store.cli import run_cli
 from store.errors import IncompleteCacheError, MissingFileError, UnknownNameError
 from store.manifest import Manifest
+from store.partial import PARTIAL, Partial
 from store.reader import open_cache
+from store.remote.location import Location
 from store.remote.pull import plan_only, pull
 from store.remote.push import push
 from store.remote.selection import Wanted
@@ -162,8 +164,46 @@ def test_a_part_is_not_pushed_to_where_the_rest_is_not(shared, tmp_path):
     assert not (tmp_path / "elsewhere.zarr" / "manifest.json").exists()
 
 
+def test_what_a_part_tells_of_whence_it_came_is_left_behind_by_push(shared, tmp_path):
+    part(shared, tmp_path, teachers=("second",))
+    add_teacher(tmp_path / "part.zarr", "third")
+    assert Partial.read(tmp_path / "part.zarr").source.startswith(shared)
+    push(tmp_path / "part.zarr", at(shared))
+    told = str(tmp_path).encode()
+    assert not (tmp_path / "shared.zarr" / PARTIAL).exists()
+    files = [path for path in (tmp_path / "shared.zarr").rglob("*") if path.is_file()]
+    assert not [path for path in files if told in path.read_bytes()]
+
+
+def test_a_part_names_no_user_of_the_place_it_came_from(shared, tmp_path):
+    remote = at(shared)
+    remote.location = Location.parse("sftp://anna@host/x.zarr")
+    pull(remote, tmp_path / "part.zarr", Wanted(teachers=("second",)))
+    assert Partial.read(tmp_path / "part.zarr").source.startswith("sftp://host/x.zarr@sha256:")
+    files = [path for path in (tmp_path / "part.zarr").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"anna" in path.read_bytes()]
+
+
 @pytest.mark.slow
 def test_a_part_tells_in_info_what_it_lacks(shared, tmp_path, capsys):
     part(shared, tmp_path, teachers=("second",))
     assert run_cli(build_parser(), ["info", str(tmp_path / "part.zarr")]) == 0
     assert "lacks teachers/synthetic" in capsys.readouterr().out
+
+
+def test_a_pull_by_pin_tells_what_of_the_folder_is_no_part_of_the_pinned_state(
+    shared, cache, tmp_path, capsys
+):
+    pin = open_cache(cache).digest
+    part(shared, tmp_path, teachers=("second",), signals=("frame_relevance",))
+    root = add_teacher(tmp_path / "part.zarr", "third")
+    pulled = pull(at(f"{shared}@sha256:{pin}"), root, Wanted(teachers=("second",)))
+    assert pulled.beyond == ("teachers/third",)
+    assert sorted(open_cache(root).teacher("second").signals) == sorted(
+        open_cache(cache).teacher("second").signals
+    )
+    assert run_cli(build_parser(), ["pull", f"{shared}@sha256:{pin}", str(root)]) == 0
+    assert f"no part of {shared}@sha256:{pin}: teachers/third\n" in capsys.readouterr().out
+    assert open_cache(root).teacher_names == ["second", "synthetic", "third"]
+    push(root, at(shared))
+    assert pull(at(shared), root, Wanted()).beyond == ()

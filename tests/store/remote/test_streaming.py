@@ -17,6 +17,7 @@ from store.errors import DamagedCacheError, RemoteError
 from store.reader import open_cache
 from store.remote.chunk_cache import ChunkCache
 from store.remote.chunk_room import ChunkCacheError
+from store.remote.location import Location
 from tests.conftest import ROOT
 from tests.store.remote.told_objects import BLOCK, ToldObjects, forget, streamed
 from tests.synthetic_cache import synthetic_samples, write_synthetic_cache
@@ -82,6 +83,15 @@ def expected(made):
 
 def test_a_streamed_cache_reads_as_the_local_one(objects, chunks, expected):
     assert_same(read_all(streamed(objects, chunks)), expected)
+
+
+def test_who_streams_as_another_user_goes_back_as_that_one_and_no_cache_tells(own_objects, chunks, expected):
+    own_objects.location = Location.parse("sftp://anna@host:2022/caches/made.zarr")
+    cache = streamed(own_objects, chunks)
+    assert_same(read_all(cache), expected)
+    assert cache.location == f"sftp://anna@host:2022/caches/made.zarr@sha256:{cache.digest}"
+    assert Location.parse(cache.location).url == own_objects.location.url
+    assert not [path for path in chunks.rglob("*") if path.is_file() and b"anna" in path.read_bytes()]
 
 
 def test_after_the_first_epoch_nothing_is_fetched_again(objects, chunks, expected):
