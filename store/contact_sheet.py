@@ -14,7 +14,6 @@ LARGEST_CELL, SMALLEST_CELL = 224, 96
 MOST_COLUMNS = 6
 GAP, LABEL, TITLE, TEXT = 8, 18, 26, 13
 PAPER, INK, PALE, EMPTY = (250, 250, 248), (25, 25, 28), (110, 110, 116), (226, 226, 222)
-SHORTEST_TITLE = 420
 
 
 def draw_sheet(
@@ -25,14 +24,16 @@ def draw_sheet(
     A place that is not `valid` [R, M] is an empty field. Renditions stand below each other, each in as many
     lines as its frames need. The kind of image follows from the suffix of `path`.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     renditions, count, size = frames.shape[:3]
     cell = min(LARGEST_CELL, max(SMALLEST_CELL, size))
     lines = -(-count // MOST_COLUMNS)
     columns = -(-count // lines)
     block = lines * (cell + LABEL + GAP) + (LABEL if renditions > 1 else 0)
-    width = max(SHORTEST_TITLE, columns * (cell + GAP) + GAP)
+    letters = ImageFont.load_default(TEXT)
+    widest = max(int(letters.getlength(latin(line))) for line in title)
+    width = max(widest + 2 * GAP, columns * (cell + GAP) + GAP)
     top = GAP + TITLE + LABEL * (len(title) - 1) + GAP
     sheet = Image.new("RGB", (width, top + renditions * block + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -63,9 +64,12 @@ def draw_sheet(
     sheet.save(path)
 
 
+def latin(text: str) -> str:
+    """`text` in the letters that the default font has."""
+    return text.encode("latin-1", "replace").decode("latin-1")
+
+
 def write(draw: ImageDraw, at: tuple[int, int], text: str, colour: tuple[int, int, int]) -> None:
     from PIL import ImageFont
 
-    # The default font has no more letters than these.
-    latin = text.encode("latin-1", "replace").decode("latin-1")
-    draw.text(at, latin, fill=colour, font=ImageFont.load_default(TEXT))
+    draw.text(at, latin(text), fill=colour, font=ImageFont.load_default(TEXT))

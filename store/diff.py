@@ -195,7 +195,7 @@ def describe_difference(found: Section) -> list[str]:
             lines += _lines(section, value)
     told = _lines("provenance", printable_values(found.get("provenance", {})))
     lines += ["told, but no other cache for it:", *told] if told else []
-    return lines or ["equal"]
+    return lines or ["equal, by what their manifests say; verify reads the objects"]
 
 
 def _lines(where: str, value: Any) -> list[str]:

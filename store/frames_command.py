@@ -136,7 +136,7 @@ def check(seen: SeenView, folder: Path, decoders: int, limits: Limits) -> int:
             f"{folder} holds none of the {len(ids)} videos; their files are named by id, e.g. "
             f"{ids[0] if Path(ids[0]).suffix else ids[0] + '.mp4'}"
         )
-    differing = 0
+    differing = failed = 0
     with DecodePool(seen.view, decoders, limits) as pool:
         outcomes = pool.decode((path for _, path in there), [ids[row] for row, _ in there])
         for (row, path), outcome in zip(there, outcomes, strict=True):
@@ -144,9 +144,13 @@ def check(seen: SeenView, folder: Path, decoders: int, limits: Limits) -> int:
             if difference is not None:
                 differing += 1
                 print(f"{ids[row]}: {path.relative_to(folder)} {difference}", flush=True)
+            elif seen.failures[row]:
+                failed += 1
     if ambiguous:
         shown = ", ".join(ambiguous[:SHOWN])
         print(f"{len(ambiguous)} videos have several files and were not checked: {shown}")
     missing = len(ids) - len(there) - len(ambiguous)
-    print(f"view {seen.view.name}: {len(there) - differing} same, {differing} differ, {missing} not here")
+    same = len(there) - differing - failed
+    neither = f", {failed} decode neither here nor when the cache was made" if failed else ""
+    print(f"view {seen.view.name}: {same} same, {differing} differ, {missing} not here{neither}")
     return 1 if differing else 0

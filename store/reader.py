@@ -210,13 +210,23 @@ class Cache:
         return manifest
 
 
+def no_cache(path: Path) -> MissingFileError:
+    """The error for a folder that is no cache."""
+    folder, pin, name = str(path).rpartition("@")
+    if pin and Path(folder).is_dir():
+        return MissingFileError(
+            f"no cache at {path}; a state of a shared folder is named by a URL: file://{folder}@{name}"
+        )
+    return MissingFileError(f"no cache at {path}; make one with: make dump-teacher CACHE={path}")
+
+
 def read_root(path: Path) -> Mapping[str, Any]:
     """The attributes of the cache at `path`, complete or not.
 
     Raises MissingFileError if there is none, IdentityError for another format.
     """
     if not (path / "zarr.json").is_file():
-        raise MissingFileError(f"no cache at {path}; make one with: make dump-teacher CACHE={path}")
+        raise no_cache(path)
     require_plain_tree(path)
     root = read_attributes(path, "")
     if not {"format", "version", "state", "dataset"} <= root.keys():

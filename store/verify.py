@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from store.cli import add_debug
-from store.errors import MissingFileError
+from store.reader import no_cache
 from store.untrusted import printable
 from store.verification import Report, Verification
 
@@ -25,7 +25,7 @@ def verify(path: Path, teacher: str | None = None, sample: float = 1.0, progress
     check by, UnknownNameError for a teacher that is not there.
     """
     if not path.is_dir():
-        raise MissingFileError(f"no cache at {path}; make one with: make dump-teacher CACHE={path}")
+        raise no_cache(path)
     return Verification(path).run(teacher, sample, progress)
 
 
@@ -68,5 +68,5 @@ def run_verify(arguments: argparse.Namespace) -> int:
     for note in report.notes:
         print(f"note: {printable(note)}")
     told = f"{report.read:,} of {report.objects:,} objects read, {report.bytes:,} bytes"
-    print(f"{report.count:,} faults; {told}" if report.count else f"sound: {told}")
+    print(f"{report.count:,} fault{'s' * (report.count > 1)}; {told}" if report.count else f"sound: {told}")
     return 1 if report.count else 0

@@ -45,12 +45,16 @@ def train_and_report(prepared: Prepared) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Compute the run's numbers again from its saved students and the cache, and print them.
 
-    Counts and ranks have to be equal; frame weights to 1e-4, since they are sums of floats.
+    Counts and ranks have to be equal; frame weights to 1e-4, since they are sums of floats. A cache that was
+    added to since is read as it was.
     """
     require_one_process()
     run = RunFolder(options.run)
     config, results = run.config(), run.results()
-    cache = open_cache(getattr(options, "cache", None) or run_cache(options.run, config))
+    place = getattr(options, "cache", None) or run_cache(options.run, config)
+    cache = open_cache(place)
+    if cache.extends(began := config["provenance"]["cache_digest"]):
+        cache = open_cache(place, began)
     identity = config["identity"]
     torch.set_num_threads(identity["torch_threads"])
     choice = Choice.pinned(identity, results["learning_rate"])

@@ -40,7 +40,7 @@ CONFIG_FILE = "config.json"
 SETTINGS_FILE = "configuration.yaml"
 PUBLISHED = ("results.md", "results.png")
 NEEDED_KEYS = {
-    CONFIG_FILE: {"identity", "cache"},
+    CONFIG_FILE: {"identity", "cache", "provenance"},
     "results.json": {"request", "learning_rate", "teacher", "seconds", "bytes", "frame_weights"},
 }
 LIBRARIES = ("accelerate", "numpy", "safetensors", "tensorboard", "torch", "transformers", "zarr")

@@ -58,16 +58,23 @@ def test_names_and_files_that_are_not_there(words, said, capsys, tmp_path, monke
         (("push", "CACHE", "https://127.0.0.1:9/c.zarr"), "http is for pulling only"),
         (("push", "CACHE", "nowhere://x/y"), "nowhere:// is not spoken here"),
         (("pull", "CACHE", "FILE"), "exists and is no finished cache; pull into another folder"),
+        (("pull", "CACHE@sha256:12ab", "NEW"), "a state is pinned to @sha256: and 64 hexadecimal digits"),
+        (("pull", "CACHE", "NEW", "--teacher", "nobody"), "unknown teacher 'nobody'"),
+        (("info", "CACHE@v1"), "a state of a shared folder is named by a URL: file://"),
         (("card", "CACHE", "--licence", " "), "an empty name is no licence"),
         (("info", "CACHE", "--chunk-cache-size", "banana"), "'banana' is no size of a chunk cache"),
     ],
 )
 def test_what_a_cache_is_not_asked_to_do(words, said, capsys, tmp_path):
-    places = {"CACHE": str(write_synthetic_cache(tmp_path / "c.zarr")), "FILE": str(tmp_path / "file")}
+    write_synthetic_cache(tmp_path / "c.zarr")
+    places = {"CACHE": tmp_path / "c.zarr", "FILE": tmp_path / "file", "NEW": tmp_path / "new"}
     (tmp_path / "file").write_text("mine")
-    assert store(*(places.get(word, word) for word in words)) == 2
+    for name, path in places.items():
+        words = [word.replace(name, str(path)) for word in words]
+    assert store(*words) == 2
     assert said in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.zarr", "file"]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ NO_CREDENTIALS = (
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PIN = re.compile(r"(.*[^@])@(sha256:[0-9a-f]{64}|[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})", re.DOTALL)
+_SHORT_DIGEST = re.compile(r"@sha256:[^/@]*$")
 _USER = re.compile(r"(://)[^/\s'\"]*@")
 _PASSWORD = re.compile(
     r"(://)(?!\[)[^/\s@'\"]{0,100}:(?:[^\s'\"]{0,500}@(?=[^\s'\"@]*/)|(?!\d*/)[^\s'\"]{0,500}@)"
@@ -114,6 +115,8 @@ class Location:
 def _without_pin(text: str, at_least: int = 0) -> tuple[str, str]:
     """The text without its pin, and the pin; an '@' before the last word is a user's or a folder's."""
     found = _PIN.fullmatch(text)
+    if found is None and _SHORT_DIGEST.search(text):
+        raise InputError("a state is pinned to @sha256: and 64 hexadecimal digits, which push and info tell")
     # s3://bucket@v1 has its pin behind the bucket, sftp://user@host names a user.
     if found is None or ("/" not in found[1][at_least:] and text.startswith(("sftp:", "http"))):
         return text, ""

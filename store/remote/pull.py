@@ -15,7 +15,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from store.durable import PARTIAL_SUFFIX, ObjectRecord, canonical_json, sync_folder, write_file
-from store.errors import DamagedCacheError, IdentityError, InputError, MissingFileError, SignatureError
+from store.errors import (
+    DamagedCacheError,
+    IdentityError,
+    InputError,
+    MissingFileError,
+    SignatureError,
+    UnknownNameError,
+)
 from store.lock import WriterLock
 from store.made import merge_reports
 from store.manifest import CARD, CROISSANT, MANIFEST, MOST_OBJECTS, REPORTS, Manifest
@@ -40,7 +47,7 @@ MOST_GROUPS = 10_000
 class PullPlan:
     """What a pull brings. bytes: of all `records`; missing: of those not there yet. lacks: see Partial.
 
-    whole: bytes of the groups that it touches.
+    whole: bytes of the groups that it touches. brought: of metadata, which came to make the plan.
     """
 
     manifest: Manifest
@@ -49,11 +56,12 @@ class PullPlan:
     bytes: int
     missing: int
     whole: int
+    brought: int
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """The state that is at `root` now, the bytes fetched for it, metadata apart, and who signed it.
+    """The state that is at `root` now, the bytes fetched for it, and who signed it.
 
     beyond: groups that `root` held before and that are no part of the state that was pulled.
     """
@@ -90,6 +98,7 @@ def pull(
     root = destination if (destination / MANIFEST).is_file() else _aside(destination)
     if root != destination and destination.exists() and not _is_empty_folder(destination):
         raise InputError(f"{destination} exists and is no finished cache; pull into another folder")
+    is_new = not root.exists()
     root.mkdir(parents=True, exist_ok=True)
     lock = WriterLock(root)
     try:
@@ -103,13 +112,17 @@ def pull(
         with tqdm(
             total=plan.bytes, unit="B", unit_scale=True, desc="pull", disable=None if progress else True
         ) as bar:
-            fetched = download(remote, plan.records, root, bar.update)
+            fetched = plan.brought + download(remote, plan.records, root, bar.update)
         _bring_card(remote, root)
         if signature:
             write_file(root / signature_path(manifest.digest), signature)
         partial = _what_lacks(remote, root, plan)
         partial.write(root)
         write_file(root / MANIFEST, canonical_json(kept.to_dict()))
+    except UnknownNameError:
+        if is_new:
+            shutil.rmtree(root)
+        raise
     finally:
         lock.release()
     if root != destination:
@@ -157,10 +170,10 @@ def _plan(remote: Remote, manifest: Manifest, root: Path, wanted: Wanted, there:
     manifests = {"": manifest}
     groups = wanted.first_groups(manifest)
     manifests |= _bring_manifests(remote, manifest, groups, root)
-    _bring_metadata(remote, manifests, root)
+    brought = _bring_metadata(remote, manifests, root)
     views = [group for group in wanted.views(root, manifest, groups) if group not in manifests]
     found = _bring_manifests(remote, manifest, views, root)
-    _bring_metadata(remote, found, root)
+    brought += _bring_metadata(remote, found, root)
     manifests |= found
     lacks = left_out(root, manifest, manifests, wanted)
     partial = Partial.of("", lacks)
@@ -168,7 +181,7 @@ def _plan(remote: Remote, manifest: Manifest, root: Path, wanted: Wanted, there:
     records = tuple(record for record in listed if partial.has(record.path))
     total = sum(record.bytes for record in records)
     whole = sum(record.bytes for record in listed)
-    return PullPlan(manifest, records, frozenset(lacks), total, missing_bytes(there, records), whole)
+    return PullPlan(manifest, records, frozenset(lacks), total, missing_bytes(there, records), whole, brought)
 
 
 def _bring_manifests(
@@ -191,8 +204,9 @@ def _bring_manifests(
     return found
 
 
-def _bring_metadata(remote: Remote, manifests: dict[str, Manifest], root: Path) -> None:
-    """All metadata, and of the tables and batch plans everything: what a selection is made from."""
+def _bring_metadata(remote: Remote, manifests: dict[str, Manifest], root: Path) -> int:
+    """All metadata, and of the tables and batch plans everything: what a selection is made from; the bytes
+    that were fetched."""
     large = {group.path for kind in (TEACHERS, VIEWS) for group in groups_of(manifests, kind)}
     records = [
         record
@@ -200,7 +214,7 @@ def _bring_metadata(remote: Remote, manifests: dict[str, Manifest], root: Path) 
         for record in manifest.objects
         if group not in large or record.path.endswith("zarr.json")
     ]
-    download(remote, records, root, lambda _: None)
+    return download(remote, records, root, lambda _: None)
 
 
 def _require_space(plan: PullPlan, root: Path) -> None:

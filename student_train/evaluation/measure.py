@@ -33,6 +33,7 @@ from student_train.training_rows import is_recognition
 
 TEACHER = "teacher"
 RECOGNITION = "recognition"
+NO_WEIGHTS = "this student weighs no frames"
 METRICS_OF = {**dict.fromkeys(DIRECTIONS, METRICS), RECOGNITION: RECOGNITION_METRICS}
 HEADLINE = {**dict.fromkeys(DIRECTIONS, "SumR"), RECOGNITION: "top-1"}
 Results = dict[str, Any]
@@ -161,6 +162,8 @@ def of_captions(retrieval: Retrieval, rows: SplitRows) -> np.ndarray | None:
 
 def frame_weight_results(known: Mapping[str, list[np.ndarray]], seen: Visibility) -> dict[str, Any]:
     """How closely frame weights follow the visible frames: who -> measure -> mean, std, per_seed."""
+    if not known.keys() & set(ARMS):
+        return {"absent": NO_WEIGHTS}
     if not len(seen.rows):
         return {"absent": "no test video has a known moment with frames inside and outside of it"}
     results: dict[str, Any] = {"captions": len(seen.rows)}
@@ -177,7 +180,9 @@ def example(
 
     The share is that of the last arm, so that the example is neither the best nor the worst of it.
     """
-    if not len(seen.rows) or not known:
+    if not known.keys() & set(ARMS):
+        return {"absent": NO_WEIGHTS}
+    if not len(seen.rows):
         return {"absent": "no test caption to show"}
     cache, first = experiment.cache, {who: of_seeds[0] for who, of_seeds in known.items()}
     share = (list(first.values())[-1] * seen.visible).sum(1)

@@ -26,13 +26,14 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def title(results: Mapping[str, Any]) -> str:
-    cache, seeds = results["cache"], results["seeds"]
+    cache, seeds = results["cache"], [str(seed) for seed in results["seeds"]]
     student = f"{results['student']} (recipe {results['recipe']})"
-    head = f"# {student} on {cache['dataset']}, taught by {cache['teacher']}"
-    return (
-        f"{head}\n\n{test_line(results)} "
-        f"Students: mean ± standard deviation over seeds {', '.join(map(str, seeds))}."
+    roles = "".join(f", {name} as {role}" for role, name in cache.get("roles", {}).items())
+    head = f"# {student} on {cache['dataset']}, taught by {cache['teacher']}{roles}"
+    over = (
+        f"seed {seeds[0]}" if len(seeds) == 1 else f"mean ± standard deviation over seeds {', '.join(seeds)}"
     )
+    return f"{head}\n\n{test_line(results)} Students: {over}."
 
 
 def test_line(results: Mapping[str, Any]) -> str:
@@ -133,8 +134,10 @@ def gain_cell(tables: Mapping[str, Any], direction: str) -> str:
 
 
 def told_share(closed: float, whose: str = "") -> str:
-    """Who passes the teacher is given no share: one near the untaught student would make it huge."""
-    return "past the teacher" if closed > 100 else f"{closed:.0f}% of the gap{whose}"
+    """No share for who passes the teacher, which may be near the untaught student, or moves away from it."""
+    if closed > 100:
+        return "past the teacher"
+    return f"{closed:.0f}% of the gap{whose}" if closed > 0 else "away from the teacher"
 
 
 def gap_closed(tables: Mapping[str, Any], direction: str) -> float | None:

@@ -26,7 +26,12 @@ def assemble(
         "learning_rates_tried": {repr(rate): spread(scores) for rate, scores in selection.tried.items()},
         "seconds": seconds(experiment, request, selection, measure_s),
         "bytes": dict(experiment.teacher.bytes_by_signal),
-        "cache": {"digest": cache.digest, "dataset": cache.dataset["name"], "teacher": choice.teacher},
+        "cache": {
+            "digest": cache.digest,
+            "dataset": cache.dataset["name"],
+            "teacher": choice.teacher,
+            "roles": dict(choice.roles),
+        },
         "kept_epoch": choice.recipe.keep,
         "epoch_chosen_on": experiment.scored_split,
         "student": choice.student,
