@@ -8,6 +8,7 @@ once.
 from __future__ import annotations
 
 import errno
+import logging
 import random
 import threading
 import time
@@ -18,7 +19,10 @@ from typing import TypeVar
 from store.errors import CacheError, MissingFileError, RemoteError
 from store.remote.location import redacted
 
+_log = logging.getLogger(__name__)
 Value = TypeVar("Value")
+PATIENT_TRIES = 3
+"""After so many somebody who waits is told that it goes on."""
 
 PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 PASSING_ERRNO = {errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.ESTALE}
@@ -82,6 +86,8 @@ def persistently(
             if pause is None:
                 took = time.monotonic() - began
                 raise _told(what, error, attempt if passing else 0, took) from error
+            if attempt == PATIENT_TRIES:
+                _log.warning("%s: %s; still trying, up to %d times", what, _reason(error), patience.attempts)
             if (stop or threading.Event()).wait(pause):
                 raise RemoteError(f"{what}: given up, since another object failed") from error
             if reset is not None:
@@ -137,9 +143,14 @@ def is_full(error: BaseException) -> bool:
     return status_of(error) == 507 or any(word in str(error).lower() for word in FULL_WORDS)
 
 
+def _reason(error: Exception) -> str:
+    """What a library says, in one line and without secrets."""
+    return redacted(" ".join(str(error).split()))[:300] or type(error).__name__
+
+
 def _told(what: str, error: Exception, attempts: int, took_s: float) -> CacheError:
     """One line for `error`: the object, the reason, what to do."""
-    reason = redacted(" ".join(str(error).split()))[:300] or type(error).__name__
+    reason = _reason(error)
     status = status_of(error)
     if attempts:
         return RemoteError(
