@@ -260,6 +260,15 @@ def test_what_the_server_means_is_told_at_once(error):
     assert len(tries) == 1
 
 
+def test_who_waits_is_told_once_that_it_goes_on(caplog):
+    def away() -> None:
+        raise ConnectionRefusedError("nobody there")
+
+    with pytest.raises(RemoteError, match="x at y: tried 5 times"):
+        persistently(away, "x at y", Patience(5, 0.001, 0.002))
+    assert caplog.messages == ["x at y: nobody there; still trying, up to 5 times"]
+
+
 def test_pauses_grow_and_end():
     pauses = list(Patience(attempts=6, first_pause_s=1, longest_pause_s=4).pauses())
     assert len(pauses) == 5
