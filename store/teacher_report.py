@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from store.durable import canonical_json, read_json, write_file
-from store.errors import CacheError, InputError
+from store.errors import CacheError, DamagedCacheError, InputError
 from store.inputs.protocol import RECOGNITION
 from store.pair_scores import DENSE, FACTORED, TOPK_SIGNALS, normalised, places_in, pooled
 from store.reader import Cache, TeacherReader
 from store.retrieval_metrics import TEXT_TO_VIDEO, recognition_summary
 from store.streamed_ranks import ROWS_AT_ONCE, ScoreBlock, streamed_metrics, undirected
-from store.untrusted import is_of
+from store.untrusted import is_of, shown
 
 TRAIN_SPLIT = "train"
 REPORT = "retrieval"
@@ -233,33 +233,63 @@ def complaint(report: dict[str, Any]) -> str | None:
     )
 
 
-def stated_before(cache: Cache, teacher: str) -> tuple[str, float] | None:
-    """(split, percent) that an earlier report was compared with: what was published stays stated."""
+def stored_reports(cache: Cache) -> dict[str, Any]:
+    """What was reported of the cache's teachers, by name; {} if nothing was.
+
+    Raises DamagedCacheError for a report that can't be read: a teacher that failed in it must not pass.
+    """
     try:
-        expected = read_json(cache.reports_dir / f"{REPORT}.json")["teachers"][teacher]["expected"]
+        reports = read_json(cache.reports_dir / f"{REPORT}.json")["teachers"]
+    except FileNotFoundError:
+        return {}
+    except (CacheError, OSError, KeyError, TypeError) as error:
+        raise _unreadable(cache, f"{type(error).__name__}: {error}") from None
+    if not isinstance(reports, dict):
+        raise _unreadable(cache, "it lists no teachers")
+    return reports
+
+
+def _unreadable(cache: Cache, reason: str) -> DamagedCacheError:
+    return DamagedCacheError(
+        f"reports/{REPORT}.json of {cache.path.name} can't be read ({reason}), so what it says against a "
+        "teacher is lost; it is only a report: delete it and make it anew, with the published number if one "
+        "was stated: python -m teacher_dump report CACHE [--teacher NAME --expect-r1 PERCENT]"
+    )
+
+
+def stated_before(cache: Cache, teacher: str) -> tuple[str, float] | None:
+    """(split, percent) that an earlier report was compared with: what was published stays stated.
+
+    Raises DamagedCacheError as `stored_reports` does.
+    """
+    report = stored_reports(cache).get(teacher, {})
+    try:
+        if (expected := report.get("expected")) is None:
+            return None
         split, published = expected["split"], expected["published"]
-    except (CacheError, OSError, KeyError, TypeError):
-        return None
-    return (split, published) if split in cache.splits and is_of(published, float) else None
+        if split in cache.splits and is_of(published, float):
+            return split, published
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _unreadable(cache, f"{teacher}: {type(error).__name__}: {error}") from None
+    raise _unreadable(cache, f"{teacher}: {shown(published)} of split {shown(split)}")
 
 
 def stored_complaint(cache: Cache, teacher: str) -> str | None:
-    """What the stored report says against training on `teacher`; None if nothing, or it can't be read."""
+    """What the stored report says against training on `teacher`; None if nothing, or there is none.
+
+    Raises DamagedCacheError as `stored_reports` does.
+    """
+    report = stored_reports(cache).get(teacher, {})
     try:
-        return complaint(read_json(cache.reports_dir / f"{REPORT}.json")["teachers"][teacher])
-    except (CacheError, OSError, KeyError, TypeError, ValueError):
-        return None
+        return complaint(report)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(cache, f"{teacher}: {type(error).__name__}: {error}") from None
 
 
 def write_report(cache: Cache, teacher: str, report: dict[str, Any]) -> Path:
-    """Keep `report` in the cache, beside those of other teachers."""
+    """Keep `report` in the cache, beside those of other teachers. Raises as `stored_reports` does."""
     path = cache.reports_dir / f"{REPORT}.json"
-    try:
-        kept = read_json(path)["teachers"] if path.exists() else {}
-    except (CacheError, KeyError, TypeError):
-        kept = {}
-    teachers = {**kept, teacher: report} if isinstance(kept, dict) else {teacher: report}
-    write_file(path, canonical_json({"teachers": teachers}))
+    write_file(path, canonical_json({"teachers": {**stored_reports(cache), teacher: report}}))
     return path
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from store.cache_state import CacheState
+from store.cache_state import CacheState, require_cache_folder
 from store.contents import check_dataset, read_attributes
 from store.durable import PARTIAL_SUFFIX, ObjectRecord, record_file
-from store.errors import IncompleteCacheError, InputError
+from store.errors import IncompleteCacheError
 from store.identity import require_same
 from store.inputs.samples import Samples, Split
 from store.layout import (
@@ -36,7 +36,6 @@ from store.layout import (
 from store.ledger import LEDGER, Commit, Ledger
 from store.lock import BEAT_S, WriterLock
 from store.manifest import MANIFEST, Manifest
-from store.partial import Partial
 from store.parts import Part, group_of_task, segment_folder
 from store.plans import PlannedBatches
 from store.publication import (
@@ -65,12 +64,7 @@ class CacheWriter(CacheState):
     """
 
     def __init__(self, root: Path, samples: Samples, beat_s: float = BEAT_S, extend: bool = False) -> None:
-        for split in samples.splits:
-            check_path_name("split", split)
-        if root.exists() and not root.is_dir():
-            raise InputError(f"{root} is a file; a cache is a folder, name another")
-        if root.is_dir() and not (root / "zarr.json").exists() and any(root.iterdir()):
-            self._require_own_leftovers(root)
+        require_cache_folder(root, samples)
         root.mkdir(parents=True, exist_ok=True)
         require_plain_tree(root)
         self._lock = WriterLock(root, beat_s)
@@ -80,25 +74,6 @@ class CacheWriter(CacheState):
         except BaseException:
             self._lock.release()
             raise
-
-    @staticmethod
-    def _require_own_leftovers(root: Path) -> None:
-        """A folder without zarr.json must hold nothing but a cache that was killed while planned."""
-        own = {
-            "videos",
-            "texts",
-            "splits",
-            "views",
-            "teachers",
-            "plans",
-            "ledger.jsonl",
-            "writer.lock",
-            "zarr.json",
-        }
-        names = (entry.name.removesuffix(PARTIAL_SUFFIX) for entry in root.iterdir())
-        foreign = sorted(name for name in names if name not in own)
-        if foreign:
-            raise InputError(f"{root} holds {foreign[0]!r} and is no cache; name a new or empty folder")
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -180,25 +155,8 @@ class CacheWriter(CacheState):
         yield from write_samples(self.root, self.samples, self.segments[0], {})
 
     def plan(self, plan: TeacherPlan) -> None:
-        """Fix `plan` before its first shard; raises IdentityError if the teacher was begun under another, and
-        MissingFileError if this is a partial copy without what is there of the teacher or its view already.
-        """
-        check_path_name("teacher", plan.name)
-        check_path_name("view", plan.view.name)
-        partial = Partial.read(self.root)
-        for group in filter(lambda path: not partial.has(path), (plan.path, plan.view_path)):
-            raise partial.missing(f"{group} of {self.root.name}", "with the --teacher that it is of")
-        stored = self.stored_plan(plan.name, plan.part)
-        if stored is not None:
-            wanted, found = plan.to_dict(), stored.to_dict()
-            del wanted["provenance"], found["provenance"]
-            require_same(
-                found,
-                wanted,
-                f"teacher {plan.name!r} in {self.root.name}",
-                "use the options that it was begun with, dump into another CACHE, or remove it first: "
-                f"python -m store remove CACHE --teacher {plan.name}",
-            )
+        """Fix `plan` before its first shard, unless it is fixed; raises as `check_plan`."""
+        if self.check_plan(plan):
             return
         self._clear(plan.path)
         self._plan_view(plan)
@@ -212,30 +170,8 @@ class CacheWriter(CacheState):
             self._write_root(self.dataset, DUMPING)
 
     def _plan_view(self, plan: TeacherPlan) -> None:
-        file = self.root / plan.view_path / "zarr.json"
-        is_complete = self.view_is_complete(plan.view.name, plan.part.segment)
-        if file.exists():
-            stored = read_attributes(self.root, plan.view_path)
-            require_same(
-                stored.get("view"),
-                plan.view.to_dict(),
-                f"view {plan.view.name!r}",
-                "give the new view another name",
-            )
-            if plan.kept_pixels is not None and is_complete:
-                require_same(
-                    _encoding_of(stored.get("pixels")),
-                    plan.kept_pixels.to_dict(),
-                    f"the kept pixels of view {plan.view.name!r}",
-                    "leave the option away, or dump into another CACHE",
-                )
-            if not is_complete and stored.get("dumped_with") != plan.name:
-                raise IncompleteCacheError(
-                    f"view {plan.view.name!r} is being dumped with teacher {stored.get('dumped_with')!r}; "
-                    "finish that dump first"
-                )
-            if is_complete:
-                return
+        if self.view_is_complete(plan.view.name, plan.part.segment):
+            return
         self._clear(plan.view_path)
         for name, array in planned_view_arrays(plan, self.part_counts(plan.part)).items():
             write_array(self.root, f"{plan.view_path}/{name}", array)
@@ -327,7 +263,3 @@ class CacheWriter(CacheState):
     def _complete_root(self) -> list[ObjectRecord]:
         self._write_root(self.dataset, COMPLETE)
         return [*self.ledger[TABLES_TASK].objects, record_file(self.root, self.root / "zarr.json")]
-
-
-def _encoding_of(pixels: dict[str, Any] | None) -> dict[str, Any] | None:
-    return pixels and {name: pixels[name] for name in ("encoding", "quality")}

@@ -7,6 +7,7 @@ more than that is refused with the reason.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from store.errors import InputError, MissingFileError
+from store.untrusted import printable
 
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 12
@@ -24,6 +26,7 @@ SHOWN = 12
 WRAPPERS = ("state_dict", "model")
 PARALLEL = "module."
 TORCHSCRIPT = "TorchScript"
+REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
@@ -43,16 +46,10 @@ def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of, it also refuses, in the one line below
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except Exception as error:  # torch's reader of pickles lets through whatever a stray byte leads to
-        if TORCHSCRIPT in str(error):
-            raise InputError(
-                f"{path} is a TorchScript archive, which holds code beside the weights, and is not read; "
-                "where you trust it, torch.save(torch.jit.load(FILE).state_dict(), NEW) and give that"
-            ) from None
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise InputError(
-            f"{path} is no checkpoint of plain tensors ({reason}); nothing in it was run"
-        ) from None
+        raise InputError(f"{path} {refusal(error)}") from None
     for wrapper in WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -62,6 +59,26 @@ def read_state(path: Path | None, teacher: str, what: str) -> dict[str, Tensor]:
     return {
         str(name).removeprefix(PARALLEL) if parallel else str(name): value for name, value in state.items()
     }
+
+
+def refusal(error: Exception) -> str:
+    """Why a file was not read, and what to give instead, in our own words: torch's advise to run it."""
+    if TORCHSCRIPT in str(error):
+        return (
+            "is a TorchScript archive, which holds code beside the weights, and is not read; give a "
+            "state_dict: a fit takes OpenAI's CLIP as Hugging Face has it (openai/clip-vit-base-patch32, "
+            "pytorch_model.bin), teachers clip and classes take it by --pretrained openai; of another "
+            "archive that you trust, torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+        )
+    if found := REFUSED_GLOBAL.search(str(error)):
+        return (
+            f"is no checkpoint of plain tensors: it holds {printable(found[1])}, which is code to run; "
+            "nothing in it was run; give the weights alone, as torch.save(model.state_dict(), FILE) does"
+        )
+    return (
+        f"is no checkpoint of plain tensors: it is cut off or of another kind ({type(error).__name__}); "
+        "nothing in it was run; give a whole file of torch.save or safetensors"
+    )
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from store.cache_state import CacheState
+from store.cache_state import CacheState, require_cache_folder
 from store.inputs.samples import Samples
 from store.kept_pixels import KeptPixels
 from store.layout import TableCounts, TeacherPlan, view_path
@@ -26,9 +26,13 @@ UNIT = {"V": "videos", "T": "texts", "S": "steps", "P": "rows"}
 
 
 class DumpState(CacheState):
-    """What a dump under `settings` would find at `root`, and which of its tasks are done."""
+    """What a dump under `settings` would find at `root`, and which of its tasks are done.
+
+    Raises InputError where no cache can lie.
+    """
 
     def __init__(self, root: Path, samples: Samples, settings: DumpSettings, extend: bool) -> None:
+        require_cache_folder(root, samples)
         super().__init__(root, samples, extend)
         self.ledger = Ledger(root)
         self._pixels = settings.storage.pixels
@@ -175,8 +179,9 @@ def planned_part(
     part: Part,
     signals: tuple[SignalSpec, ...],
 ) -> PlannedDump:
-    """One part of a dump, with those of its tasks that are finished."""
+    """One part of a dump, with those of its tasks that are finished; raises as `CacheState.check_plan`."""
     plan = make_plan(state, teacher, settings, executor, part, signals)
+    state.check_plan(plan)
     counts, steps = state.part_counts(part), {}
     tasks = tuple(tasks_of_part(plan, counts))
     if (wanted := plan.execution["pairs"]["plan"]) is not None:

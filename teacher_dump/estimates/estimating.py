@@ -126,7 +126,8 @@ def estimate_of_part(root: Path, opened: OpenedDump, planned: PlannedDump, worke
 
 
 def estimate_sizes(root: Path, teacher: Teacher, counts: TableCounts, settings: DumpSettings) -> Estimate:
-    """Of a dataset of which only the numbers are known: bytes, no seconds."""
+    """Of a dataset of which only the numbers are known: bytes, no seconds. Raises InputError for a batch plan
+    that they do not fill."""
     rows = {"V": counts.videos, "T": counts.texts}
     pixels, signals = settings.storage.pixels, settings.storage.applied(teacher.signals, teacher.pair_inputs)
     fixed = {
@@ -137,7 +138,7 @@ def estimate_sizes(root: Path, teacher: Teacher, counts: TableCounts, settings: 
     frame_bytes = teacher.view.pixel_bytes if pixels else 0
     options, steps = settings.pairs, {}
     if options.plan is not None:
-        steps[options.plan.name] = rows["S"] = options.plan.epochs * (counts.texts // options.plan.batch)
+        steps[options.plan.name] = rows["S"] = options.plan.steps_of(counts.texts)
     topk = {"k": options.topk or 1, "splits": []}
     signals = options.stored_as(signals, teacher.fused_width, {}, topk)
     told = execution(signals, rows, fixed, settings.shard_rows, frame_bytes)

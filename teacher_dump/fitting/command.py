@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from teacher_dump.fitting.course import FitRequest
     from teacher_dump.fitting.settings import FitSettings
 
+VAL = "val"
 CHANGEABLE = (
     ("epochs", at_least_one, "passes over the pairs"),
     ("batch-size", at_least_one, "pairs of a step"),
@@ -61,7 +62,9 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.add_argument("--train-split", default="train")
-    parser.add_argument("--val-split", default="val", help="by its R@1 the best epoch is kept")
+    parser.add_argument(
+        "--val-split", help="by its R@1 the best epoch is kept (default: val, if there is one)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
     for name, kind, what in (*CHANGEABLE, *OPTIONS):
         parser.add_argument(f"--{name}", type=kind, help=f"{what} (default: the recipe's)")
@@ -91,7 +94,7 @@ def execute(arguments: argparse.Namespace) -> int:
         "teacher": arguments.teacher,
         "dataset": samples.name,
         "rows_sha256": samples.rows_digest(),
-        "splits": [arguments.train_split, arguments.val_split],
+        "splits": [request.train_split, request.val_split],
         **getattr(course_of, "TOLD", {}),
     }
     try:
@@ -117,6 +120,16 @@ def dataset_of(course_of: ModuleType, arguments: argparse.Namespace) -> Samples:
     data = arguments.data or Path("data") / arguments.dataset
     prepare_dataset(arguments.dataset, data)
     return load_dataset(arguments.dataset, data, arguments.allow_missing)
+
+
+def chosen_val_split(samples: Samples, named: str | None) -> str:
+    """`named`, or the usual one, which need not be there; raises InputError where `named` is not."""
+    if named is not None and named not in samples.splits:
+        raise InputError(
+            f"dataset {samples.name!r} has no split {named!r} to validate on, it has "
+            f"{', '.join(sorted(samples.splits))}; name one of them by --val-split"
+        )
+    return named or VAL
 
 
 def options_of(course_of: ModuleType, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -156,6 +169,6 @@ def request_of(
         arguments.vocabulary,
         arguments.device,
         arguments.train_split,
-        arguments.val_split,
+        chosen_val_split(samples, arguments.val_split),
         options,
     )

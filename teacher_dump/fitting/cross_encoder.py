@@ -166,5 +166,6 @@ def drawn(similarity_BB: Tensor, allowed_BB: Tensor, generator: torch.Generator)
 
 @torch.no_grad()
 def clamp_temperature(model: Albef) -> None:
-    """As the official code does before each step."""
+    """Keep it where ALBEF's pre-training does before each step (`models/model_pretrain.py`); the official
+    fine-tuning has no bounds for it."""
     model.temp.clamp_(LEAST_TEMPERATURE, LARGEST_TEMPERATURE)

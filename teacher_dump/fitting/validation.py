@@ -23,7 +23,7 @@ Scores = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 class RetrievalCheck:
     """Validation on at most `most_videos` videos of a split, spread evenly over it, with their captions.
 
-    Without that split there is nothing to validate on, and the last epoch is what a fit keeps.
+    Where a dataset has no such split there is nothing to validate on, and a fit keeps the last epoch.
     """
 
     def __init__(self, source: FrameSource, split: str, most_videos: int) -> None:

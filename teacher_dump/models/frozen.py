@@ -85,8 +85,15 @@ class FrozenTeacher(Teacher):
         return next(self.model.parameters()).device
 
     def to(self, device: str | torch.device) -> FrozenTeacher:
-        """Move the model; inputs may lie anywhere, outputs lie on `device`."""
-        self.model.to(device)
+        """Move the model; inputs may lie anywhere, outputs lie on `device`. Raises InputError without that
+        device."""
+        try:
+            self.model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(
+                f"no device {str(device)!r} for the teacher here ({reason}); choose another, e.g. cpu"
+            ) from None
         return self
 
     def with_dtype(self, dtype: str) -> FrozenTeacher:
@@ -98,14 +105,10 @@ class FrozenTeacher(Teacher):
     def run_as(self, options: TeacherOptions) -> FrozenTeacher:
         """On the device, in the precision and over the renditions that the user asked for.
 
-        Raises InputError without that device, and as `seen_in`.
+        Raises InputError as `to` and `seen_in`.
         """
         seen = self.seen_in(options.clips or 1, options.crops or 1)
-        try:
-            return seen.to(options.device).with_dtype(options.dtype)
-        except (RuntimeError, AssertionError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InputError(f"no device {options.device!r} for the teacher here ({reason})") from None
+        return seen.to(options.device).with_dtype(options.dtype)
 
     @contextmanager
     def forward(self, dtype: str | None = None) -> Iterator[torch.device]:

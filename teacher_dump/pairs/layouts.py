@@ -82,8 +82,17 @@ class BatchOptions:
         return dict(vars(self))
 
     def steps_at_most(self, samples: Samples) -> int:
-        """Steps if every video decodes; raises InputError for a split that is not there."""
-        return self.epochs * (len(rows_of_split(samples, self.split)[0]) // self.batch)
+        """Steps if every video decodes; raises InputError as `rows_of_split` and `steps_of`."""
+        return self.steps_of(len(rows_of_split(samples, self.split)[0]))
+
+    def steps_of(self, rows: int) -> int:
+        """Steps over as many training rows; raises InputError where they do not fill one batch."""
+        if rows < self.batch:
+            raise InputError(
+                f"--plan: a batch of {self.batch} needs as many training rows, split {self.split!r} has "
+                f"{rows}; give a smaller batch="
+            )
+        return self.epochs * (rows // self.batch)
 
 
 @dataclass(frozen=True)

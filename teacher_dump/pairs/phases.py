@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,13 +165,22 @@ class PairPhases:
                 progress(len(some))
             return Commit(task.name, tuple(signals.finish()), signals.errors)
 
+    @cached_property
+    def _competing(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Video rows and text rows, ascending, that compete in each split of `topk_scores`."""
+        usable = shortlist_usable(self._dumper.root, self._plan, self._stored.usable)
+        found = []
+        for split in self._told["topk"]["splits"]:
+            video, text = rows_of_split(self._dumper.samples, split)
+            there = usable[video]
+            found.append((np.unique(video[there]), np.unique(text[there])))
+        return found
+
     def _best_of_split(self, way: str, shortlist: Shortlist, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Of `rows` [N] the K best of a shortlist by what the teacher says of those pairs, best first."""
         index = np.full((len(rows), self._told["topk"]["k"]), NO_ROW, dtype=np.int64)
-        for split in self._told["topk"]["splits"]:
-            video, text = rows_of_split(self._dumper.samples, split)
-            there = shortlist.usable[video]
-            ours, theirs = np.unique(video[there]), np.unique(text[there])
+        for videos_of_split, texts_of_split in self._competing:
+            ours, theirs = videos_of_split, texts_of_split
             if way == VIDEOS_OF_TEXT:
                 ours, theirs = theirs, ours
             rank = shortlist.texts_of_videos if way == TEXTS_OF_VIDEO else shortlist.videos_of_texts

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.cache_state import CacheState
-from store.errors import InputError
 from store.parts import FIRST, Part
 from store.signals import SignalSpec
 from teacher_dump.pairs.layouts import (
@@ -16,7 +15,6 @@ from teacher_dump.pairs.layouts import (
     competing_splits,
     is_of_all_rows,
     most_candidates,
-    rows_of_split,
 )
 from teacher_dump.pairs.memory import memory_for_pairs, pair_block
 from teacher_dump.pairs.shortlist import shortlist_identity
@@ -51,11 +49,8 @@ def plan_pairs(writer: CacheState, teacher: Teacher, settings: DumpSettings) -> 
     if options.topk is not None:
         splits = competing_splits(samples, options.splits)
         topk = {"k": min(options.topk, most_candidates(samples, splits)), "splits": list(splits)}
-    if options.plan is not None and options.plan.steps_at_most(samples) == 0:
-        raise InputError(
-            f"--plan: a batch of {options.plan.batch} needs as many training rows, split "
-            f"{options.plan.split!r} has {len(rows_of_split(samples, options.plan.split)[0])}"
-        )
+    if options.plan is not None:
+        options.plan.steps_at_most(samples)
     signals = options.stored_as(stored, teacher.fused_width, shortlist or {}, topk or {})
     told = {
         "plan": options.plan.to_dict() if options.plan else None,

@@ -1,6 +1,8 @@
 """Rechecking what is said of pairs: relevance, dense and planned scores, top-k lists.
 
-As a dump does, from the features that are stored: where those hold, so must what is computed from them.
+As a dump does, from the features that are stored: where those hold, so must what is computed from them. Which
+neighbours were chosen is the shortlist's word, made of stored features alone: the teacher says only what it
+gives to them, and that is held to what is stored beside each index.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from store.joined_rows import JoinedRows, Rows
-from store.planned_topk import INDEX, SCORE, TEXTS_OF_VIDEO
+from store.planned_topk import FUSED, INDEX, MISMATCH, SCORE, TEXTS_OF_VIDEO
 from store.reader import TeacherReader
 from store.signals import plan_of
-from teacher_dump.pairs.chosen import ChosenPairs
+from teacher_dump.pairs.chosen import ChosenPairs, Parts
 from teacher_dump.rechecks.comparison import PAIRS, Comparison, same_order
-from teacher_dump.rechecks.stored_comparison import new_comparison, take
+from teacher_dump.rechecks.stored_comparison import as_stored, new_comparison, take
 from teacher_dump.shard_files import StoredFeatures, blocks
 from teacher_dump.teachers.base import Teacher
 
@@ -67,10 +69,10 @@ def compare_pairs(
     for name in reader.signals:
         if name.startswith("planned_scores/"):
             yield compare_planned(anew, name, generator)
-        elif name.startswith("planned_topk/") and name.endswith(f"_{SCORE}"):
-            yield compare_batch_topk(anew, name, generator)
-        elif name.startswith("topk_scores/") and name.endswith(f"_{SCORE}"):
-            yield compare_topk(anew, name, videos if reader.signals[name].row_axis == "V" else texts)
+        elif name.startswith("planned_topk/") and name.endswith(f"_{INDEX}"):
+            yield from compare_batch_topk(anew, name, generator)
+        elif name.startswith("topk_scores/") and name.endswith(f"_{INDEX}"):
+            yield from compare_topk(anew, name, videos if reader.signals[name].row_axis == "V" else texts)
 
 
 def compare_relevance(anew: PairRecheck, texts: np.ndarray) -> Comparison:
@@ -111,47 +113,75 @@ def drawn_steps(generator: np.random.Generator, steps: int) -> list[int]:
     return np.sort(generator.choice(steps, min(STEPS, steps), replace=False)).tolist()
 
 
-def compare_batch_topk(anew: PairRecheck, signal: str, generator: np.random.Generator) -> Comparison:
-    """The kept neighbours of SIDE places of some steps, in one direction, by their scores."""
-    comparison = new_comparison(anew.reader, signal, PAIRS)
-    batches = anew.reader.cache.batch_plan(plan_of(signal) or "")
-    is_of_video = signal.rpartition("/")[2].startswith(TEXTS_OF_VIDEO)
+def compare_batch_topk(
+    anew: PairRecheck, index_signal: str, generator: np.random.Generator
+) -> list[Comparison]:
+    """What is stored of the neighbours of SIDE places of some steps, in one direction."""
+    found = compared_parts(anew, index_signal)
+    batches = anew.reader.cache.batch_plan(plan_of(index_signal) or "")
+    is_of_video = index_signal.rpartition("/")[2].startswith(TEXTS_OF_VIDEO)
     for step in drawn_steps(generator, batches.steps):
         places = np.sort(generator.choice(batches.batch_size, min(SIDE, batches.batch_size), replace=False))
         rows = np.array([step])
-        index = anew.array(index_of(signal)).read(rows)[0][places]
-        stored = anew.array(signal).read(rows)[0][places]
+        index = anew.array(index_signal).read(rows)[0][places]
         own, others = batches.video[step], batches.text[step]
         if not is_of_video:
             own, others = others, own
-        fresh = scored(anew, is_of_video, own[places], np.where(index < 0, NO_ROW, others[index]))
-        comparison.add(rows, np.where(index < 0, np.nan, stored)[None], fresh[None])
-    return comparison
+        neighbours = np.where(index < 0, NO_ROW, others[index])
+        fresh = scored(anew, is_of_video, own[places], neighbours, FUSED in found)
+        for part, comparison in found.items():
+            stored = anew.reader.read_decoded(comparison.signal, rows)[:, places]
+            add_part(anew, comparison, rows, (stored, fresh[part][np.newaxis]), neighbours[np.newaxis])
+    return list(found.values())
 
 
-def compare_topk(anew: PairRecheck, signal: str, rows: np.ndarray) -> Comparison:
-    """The SIDE best neighbours of the sampled rows: their scores, and whether they still rank as stored."""
-    comparison = new_comparison(anew.reader, signal, PAIRS)
-    is_of_video = anew.reader.signals[signal].row_axis == "V"
-    rows = rows[anew.array(signal).present[rows]]
-    index = anew.array(index_of(signal)).read(rows)[:, :SIDE]
-    stored = np.where(index < 0, np.nan, anew.array(signal).read(rows)[:, :SIDE])
-    fresh = scored(anew, is_of_video, rows, index)
-    comparison.add(rows, stored, fresh)
-    comparison.rank_agreement = same_order(stored, fresh, comparison.tolerance)
-    return comparison
+def compare_topk(anew: PairRecheck, index_signal: str, rows: np.ndarray) -> list[Comparison]:
+    """What is stored of the SIDE best neighbours of the sampled rows, and whether they rank as stored."""
+    found = compared_parts(anew, index_signal)
+    rows = rows[anew.array(index_signal).present[rows]]
+    index = anew.array(index_signal).read(rows)[:, :SIDE]
+    fresh = scored(anew, anew.reader.signals[index_signal].row_axis == "V", rows, index)
+    for part, comparison in found.items():
+        stored = anew.reader.read_decoded(comparison.signal, rows)[:, :SIDE]
+        add_part(anew, comparison, rows, (stored, fresh[part]), index)
+        if part == SCORE:
+            there = index >= 0
+            comparison.rank_agreement = same_order(
+                np.where(there, stored, np.nan), fresh[part], comparison.tolerance
+            )
+    return list(found.values())
 
 
-def index_of(signal: str) -> str:
-    """The signal that holds the neighbours of a signal of their scores."""
-    return signal.removesuffix(SCORE) + INDEX
+def compared_parts(anew: PairRecheck, index_signal: str) -> dict[str, Comparison]:
+    """By part, a new comparison of every signal that is stored beside the neighbours of `index_signal`."""
+    stem = index_signal.removesuffix(INDEX)
+    return {
+        part: new_comparison(anew.reader, f"{stem}{part}", PAIRS)
+        for part in (SCORE, MISMATCH, FUSED)
+        if f"{stem}{part}" in anew.reader.signals
+    }
 
 
-def scored(anew: PairRecheck, is_of_video: bool, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """What the teacher says of `rows` [N] with their neighbours `others` [N, K], as stored; NaN for -1."""
+def add_part(
+    anew: PairRecheck,
+    comparison: Comparison,
+    rows: np.ndarray,
+    values: tuple[np.ndarray, np.ndarray],
+    neighbours: np.ndarray,
+) -> None:
+    """Take in `values`, (stored, fresh) [N, ..., K] or [N, ..., K, D] of the rows `rows` [N], but where
+    `neighbours` [N, ..., K] are none (-1)."""
+    stored, fresh = values
+    fresh = as_stored(anew.reader.codec(comparison.signal), fresh, rows, stored.shape)
+    lacking = (neighbours < 0).reshape(*neighbours.shape, *[1] * (stored.ndim - neighbours.ndim))
+    comparison.add(rows, *(np.where(lacking, np.nan, part) for part in (stored, fresh)))
+
+
+def scored(
+    anew: PairRecheck, is_of_video: bool, rows: np.ndarray, others: np.ndarray, fused_cls: bool = False
+) -> Parts:
+    """What the teacher says of `rows` [N] with their neighbours `others` [N, K], by part; 0 for -1."""
     own = np.broadcast_to(rows[:, np.newaxis], others.shape)
     videos, texts = (own, others) if is_of_video else (others, own)
     block_texts = anew.reader.plan.execution["pairs"].get("block_texts", SIDE)
-    chosen = ChosenPairs(anew.teacher, anew.stored, block_texts)
-    found = chosen.of_pairs(videos, texts)[SCORE].astype(np.float16)
-    return np.where(others < 0, np.nan, found)
+    return ChosenPairs(anew.teacher, anew.stored, block_texts).of_pairs(videos, texts, fused_cls)

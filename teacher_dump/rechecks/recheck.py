@@ -26,7 +26,7 @@ from teacher_dump.rechecks.comparison import ITSELF, TEXTS, VIDEOS, Comparison
 from teacher_dump.rechecks.dumped_options import REENCODED
 from teacher_dump.rechecks.pairs import compare_pairs
 from teacher_dump.rechecks.stored_comparison import new_comparison, take
-from teacher_dump.rechecks.suspicion import Suspicion, suspicions
+from teacher_dump.rechecks.suspicion import Suspicion, suspicions, telling
 from teacher_dump.shard_files import blocks
 from teacher_dump.teachers.base import Teacher
 
@@ -55,7 +55,13 @@ class Recheck:
 
     @property
     def holds(self) -> bool:
-        return not self.other_frames and not any(c.deviates for c in self.comparisons)
+        """Whether the frames, the sampled signals and the identity are those of the dump.
+
+        Another identity is another teacher, whose sampled rows may be alike by chance: a dump would refuse
+        to go on with it as well.
+        """
+        deviates = self.other_frames or any(c.deviates for c in self.comparisons)
+        return not deviates and not telling(list(self.identity))
 
     @property
     def suspicions(self) -> list[Suspicion]:

@@ -18,18 +18,16 @@ def new_comparison(reader: TeacherReader, signal: str, of: str) -> Comparison:
     return Comparison(signal, of, tolerance)
 
 
-def as_stored(codec: SignalCodec, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`values` [N, ...] as they would be read back; what can't be stored stays as it is and deviates."""
+def as_stored(codec: SignalCodec, values: np.ndarray, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`values` [N, ...] as they would be read back; NaN of that `shape`, which deviates, if they can't be
+    stored."""
     try:
         return codec.decode(codec.encode(values, rows)[0])
     except NonFiniteError:
-        return np.full(values.shape[:1], np.nan, dtype=np.float32)
+        return np.full(shape, np.nan, dtype=np.float32)
 
 
 def take(comparison: Comparison, reader: TeacherReader, rows: np.ndarray, values: np.ndarray) -> None:
     """Hold `values` [N, ...] of the rows `rows` to those that are stored."""
     stored = reader.read_decoded(comparison.signal, rows)
-    fresh = as_stored(reader.codec(comparison.signal), values, rows)
-    if fresh.shape != stored.shape:
-        fresh = np.broadcast_to(fresh.reshape(-1, *[1] * (stored.ndim - 1)), stored.shape)
-    comparison.add(rows, stored, fresh)
+    comparison.add(rows, stored, as_stored(reader.codec(comparison.signal), values, rows, stored.shape))

@@ -6,6 +6,7 @@ all of texts, not of videos  -> tokenizer
 both, far                    -> weights
 both, a little               -> dtype, or another device
 scores alone                 -> weights of the part that scores
+only the identity            -> what its fields tell of: rows outside the sample are another teacher's word
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ MOVED = 0.1
 FIELDS = {
     "weights_sha256": WEIGHTS,
     "architecture": WEIGHTS,
-    "pretrained": WEIGHTS,
     "logit_scale": WEIGHTS,
     "temperature": WEIGHTS,
     "quick_gelu": WEIGHTS,
@@ -42,7 +42,10 @@ FIELDS = {
     "classifier": TOKENIZER,
     "dtype": DTYPE,
 }
-"""Which suspicion a field of the teacher's identity bears out."""
+"""Which suspicion a field of the teacher's identity bears out; a field that is not here, that of weights."""
+
+WHENCE = ("pretrained",)
+"""Fields that tell where weights were had from: which ones they are, their digest tells."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Suspicion:
 def suspicions(
     comparisons: Sequence[Comparison], other_frames: Mapping[int, str], identity: Sequence[str]
 ) -> list[Suspicion]:
-    """The likeliest first; none if nothing deviates.
+    """The likeliest first; none if nothing deviates and no field of `identity` counts.
 
     other_frames: video row -> how the frames that it gives here differ from those that the cache's teacher
     saw. identity: fields in which the teacher's identity differs.
@@ -82,7 +85,9 @@ def suspicions(
         found.append(of_features)
     elif deviating := [c for c in unexplained[PAIRS] if c.deviates]:
         found.append(scores_suspicion(deviating))
-    return [Suspicion(s.what, s.why + borne_out(s.what, identity)) for s in found]
+    found = [Suspicion(s.what, s.why + borne_out(s.what, identity)) for s in found]
+    told = {s.what for s in found}
+    return [*found, *(identity_suspicion(what, identity) for what in named_by(identity) if what not in told)]
 
 
 def features_suspicion(videos: Sequence[Comparison], texts: Sequence[Comparison]) -> Suspicion | None:
@@ -130,6 +135,31 @@ def named_signals(deviating: Sequence[Comparison]) -> str:
     return ", ".join(c.signal for c in deviating)
 
 
+def telling(identity: Sequence[str]) -> dict[str, str]:
+    """Of the fields in which an identity differs, those that make it another teacher, with the suspicion
+    that each bears out."""
+    roots = {field: field.split(".")[0].split("[")[0] for field in identity}
+    return {field: FIELDS.get(root, WEIGHTS) for field, root in roots.items() if root not in WHENCE}
+
+
+def named_by(identity: Sequence[str]) -> list[str]:
+    """The suspicions that fields of an identity bear out, weights first."""
+    return sorted(set(telling(identity).values()), key=lambda what: (what != WEIGHTS, what))
+
+
+def fields_of(what: str, identity: Sequence[str]) -> str:
+    return ", ".join(field for field, told in telling(identity).items() if told == what)
+
+
+def identity_suspicion(what: str, identity: Sequence[str]) -> Suspicion:
+    """Where the sampled signals do not show it."""
+    return Suspicion(
+        what,
+        f"the identity differs in {fields_of(what, identity)}, which the sampled rows do not show: this is "
+        "not the teacher that was dumped; give the checkpoint and options of its dump",
+    )
+
+
 def borne_out(what: str, identity: Sequence[str]) -> str:
-    fields = [field for field in identity if FIELDS.get(field.split(".")[0].split("[")[0]) == what]
-    return f"; the identity differs in {', '.join(fields)}" if fields else ""
+    fields = fields_of(what, identity)
+    return f"; the identity differs in {fields}" if fields else ""

@@ -1,7 +1,8 @@
 """Any dual encoder of open_clip, frame by frame: a factored teacher, whose logits are a product at read time.
 
---architecture is open_clip's name; --pretrained one of its tags (downloaded, or from its cache) or a file;
-without it the weights are random, which the identity says.
+--architecture is open_clip's name; --pretrained one of its tags (downloaded, or from its cache) or a file.
+One of --pretrained and --checkpoint has to be said. `--pretrained random` is for trying things out, and the
+identity says so.
 """
 
 from __future__ import annotations

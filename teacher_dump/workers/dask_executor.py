@@ -126,10 +126,19 @@ class DaskExecutor:
         return client
 
     def share(self) -> Share:
-        """Cores of a machine over the workers on it; of an address, of the worker that has the fewest."""
+        """Cores of a machine over the workers on it; of an address, of the worker that has the fewest.
+
+        Raises InputError where no worker comes.
+        """
         if isinstance(self._where, Machine):
             return self._where.share
-        self.client.wait_for_workers(1, timeout=CONNECT_S)
+        try:
+            self.client.wait_for_workers(1, timeout=CONNECT_S)
+        except TimeoutError:
+            raise InputError(
+                f"the scheduler at {self._where} has no worker, and none came in {CONNECT_S} s; start some: "
+                f"dask worker {self._where} --nthreads 1"
+            ) from None
         cores = self.client.run(visible_cores)
         hosts = [address.rpartition(":")[0] for address in cores]
         least = min(cores[address] // hosts.count(host) for address, host in zip(cores, hosts, strict=True))

@@ -18,7 +18,7 @@ import torch
 from store.errors import InputError
 from store.inputs.decode_pool import DecodePool, Limits
 from store.inputs.samples import Samples, Segment
-from store.layout import DATASET_IDENTITY, TeacherPlan, dataset_attributes
+from store.layout import DATASET_IDENTITY, TeacherPlan, check_path_name, dataset_attributes
 from store.ledger import Commit
 from store.lock import require_writer
 from store.lookup import load_plugin, plugin_names
@@ -71,15 +71,16 @@ class DumpJob:
 def load_teacher(name: str, options: TeacherOptions, stored_as: str | None = None) -> Teacher:
     """The teacher `name`, or under the name `stored_as`; raises what its `load` does, and UnknownNameError.
 
-    Raises InputError for another teacher's name.
+    Raises InputError for another teacher's name, or one that is none of a folder.
     """
     if stored_as in (None, name):
         teacher: Teacher = load_plugin(teachers, "teacher", name).load(options)
         return teacher
     if stored_as in plugin_names(teachers):
         raise InputError(f"--name {stored_as} is a teacher of its own; store {name!r} under another name")
+    own_name = check_path_name("teacher", str(stored_as))
     frozen: FrozenTeacher = load_plugin(teachers, "teacher", name).load(options)
-    return frozen.stored_as(str(stored_as))
+    return frozen.stored_as(own_name)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Files with weights: what is read, what is refused, and what a digest of weights covers."""
 
+import argparse
 import pickle
 
 import pytest
@@ -57,10 +58,33 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path,
     assert not touched.exists()
 
 
-def test_a_whole_model_is_refused(tmp_path):
-    torch.save(nn.Linear(2, 2), tmp_path / "weights.pt")
-    with pytest.raises(InputError, match=r"weights\.pt is no checkpoint of plain tensors"):
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        ({**STATE, "args": argparse.Namespace(epoch=1)}, "argparse.Namespace"),
+    ],
+)
+def test_a_file_with_more_than_tensors_is_refused_naming_what_it_holds(tmp_path, zipped, content, held):
+    torch.save(content, tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=rf"weights\.pt is no checkpoint .*: it holds {held}, ") as caught:
         read(tmp_path / "weights.pt")
+    assert_is_in_our_words(caught.value)
+
+
+def test_a_torchscript_archive_is_refused_with_what_to_give_instead(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "ViT-B-32.pt"))
+    with pytest.raises(InputError, match=r"pytorch_model\.bin.*--pretrained openai") as caught:
+        read(tmp_path / "ViT-B-32.pt")
+    assert_is_in_our_words(caught.value)
+
+
+def assert_is_in_our_words(error):
+    """Nothing of torch's advice to load the file by running it."""
+    assert "weights_only" not in str(error)
+    assert "Re-running" not in str(error)
+    assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("content", [[torch.ones(2)], {"weight": torch.ones(2), "epoch": 3}])
@@ -81,6 +105,7 @@ def test_a_file_that_holds_more_than_tensors_by_name_is_refused(tmp_path, conten
         b"(not a checkpoint)\n",
         b"\x80",
         b"PK\x03\x04 cut off",
+        b"video,text\na.mp4,a clip\n",
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, suffix, content):
@@ -88,7 +113,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, suffix, c
     path.write_bytes(content)
     with pytest.raises(InputError, match="is no checkpoint of plain tensors") as caught:
         read(path)
-    assert "\n" not in str(caught.value)
+    assert_is_in_our_words(caught.value)
 
 
 def test_half_a_checkpoint_is_refused(tmp_path):

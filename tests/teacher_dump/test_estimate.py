@@ -355,3 +355,50 @@ def test_a_finished_cache_needs_nothing_more(clips, tmp_path, capsys):
     assert run("estimate", *here) == 0
     assert "0 bytes to write" in capsys.readouterr().out
     assert open_cache(tmp_path / "c.zarr").teacher_names == ["demo"]
+
+
+@pytest.fixture(scope="module")
+def finished(clips, tmp_path_factory):
+    """Options of a dump that is done."""
+    root = tmp_path_factory.mktemp("finished") / "c.zarr"
+    here = ["--dataset", "table", "--data", table_of(clips), "--cache", root, "--decoders", 1]
+    assert run("dump", *here, "--no-measure") == 0
+    return here
+
+
+COMMANDS = pytest.mark.parametrize("command", [["estimate"], ["dump", "--dry-run"], ["dump"]])
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--dtype", "bfloat16"], "teacher 'demo' in c.zarr differs in identity.dtype"),
+        (["--name", "../x"], "teacher '../x' can't name a folder"),
+        (["--name", "again", "--keep-pixels", "raw"], "the kept pixels of view"),
+    ],
+)
+def test_what_a_dump_refuses_is_refused_before_anything_is_estimated(
+    finished, capsys, command, options, told
+):
+    capsys.readouterr()
+    assert run(*command, *finished, *options) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert printed.out == ""
+
+
+@COMMANDS
+def test_a_folder_of_something_else_is_refused_before_any_estimate(finished, tmp_path, capsys, command):
+    (tmp_path / "letter.txt").write_text("dear")
+    capsys.readouterr()
+    assert run(*command, *finished, "--cache", tmp_path) == 2
+    printed = capsys.readouterr()
+    assert "holds 'letter.txt' and is no cache" in printed.err
+    assert printed.out == ""
+
+
+def test_a_batch_plan_that_the_numbers_do_not_fill_is_refused(capsys):
+    words = ["--teacher", "xclip", "--videos", 10, "--texts", 100, "--plan", "batch=240,epochs=5"]
+    assert run("estimate", *words) == 2
+    assert "a batch of 240 needs as many training rows, split 'train' has 100" in capsys.readouterr().err

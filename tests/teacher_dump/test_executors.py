@@ -6,12 +6,14 @@ import shutil
 from functools import partial
 
 import pytest
+from distributed import LocalCluster
 
 from store.errors import IdentityError, InputError
 from store.writer import CacheWriter
 from teacher_dump.dump import dump, make_job, make_plan
 from teacher_dump.plan import StorageOptions
 from teacher_dump.settings import DumpSettings, checked_executor
+from teacher_dump.workers import dask_executor
 from teacher_dump.workers.dask_executor import DaskExecutor, Machine, this_machine, visible_devices
 from teacher_dump.workers.dask_worker import load_checked
 from teacher_dump.workers.executors import SerialExecutor
@@ -76,6 +78,16 @@ def test_each_worker_owns_one_of_the_visible_gpus(monkeypatch):
         InputError, match="local:4 gives each worker a GPU of its own, cuda names 3; use local:3"
     ):
         this_machine(4, "cuda", None)
+
+
+def test_a_scheduler_without_workers_says_how_to_start_one(clips, monkeypatch):
+    monkeypatch.setattr(dask_executor, "CONNECT_S", 1)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        executor = DaskExecutor(address, Sources(partial(colour_samples, clips), ColourTeacher))
+        with executor, pytest.raises(InputError) as caught:
+            executor.share()
+    assert f"start some: dask worker {address} --nthreads 1" in str(caught.value)
 
 
 def loaded(root, samples, theirs):

@@ -26,6 +26,7 @@ from teacher_dump.courses import demo_clip4clip as demo_clip4clip_course
 from teacher_dump.courses import xclip as xclip_course
 from teacher_dump.fitting import demo_clips, pair_batches, validation
 from teacher_dump.fitting.bert_adam import BertAdam
+from teacher_dump.fitting.command import chosen_val_split
 from teacher_dump.fitting.contrastive import contrastive_loss
 from teacher_dump.fitting.course import Decoding, FitRequest
 from teacher_dump.fitting.loop import fit
@@ -390,6 +391,24 @@ def test_the_command_says_what_it_wants(words, error, told):
 def test_a_fit_without_first_weights_says_what_they_are(request_for):
     with pytest.raises(MissingFileError, match=r"CLIP's weights.*--checkpoint"):
         clip4clip_course.course(request_for(clip4clip_course.DEFAULTS))
+
+
+@pytest.mark.parametrize("course_of", [demo_course, demo_albef_course])
+def test_a_fit_on_a_device_that_is_not_there_says_so(request_for, course_of):
+    request = replace(request_for(course_of.DEFAULTS), device="cuda:99")
+    with pytest.raises(InputError, match="no device 'cuda:99' for the teacher here"):
+        course_of.course(request)
+
+
+def test_a_split_to_validate_on_that_was_named_has_to_be_there(samples):
+    assert chosen_val_split(samples, None) == "val"
+    assert chosen_val_split(samples, "train") == "train"
+    with pytest.raises(InputError, match=r"no split 'foo' to validate on, it has .*train.*--val-split"):
+        chosen_val_split(samples, "foo")
+
+
+def test_without_the_usual_split_the_last_epoch_is_kept(samples):
+    assert chosen_val_split(replace(samples, splits={"train": samples.splits["train"]}), None) == "val"
 
 
 def test_videos_that_do_not_decode_are_left_out_of_the_validation(request_for, monkeypatch):

@@ -18,7 +18,7 @@ from store.writer import CacheWriter
 from teacher_dump.dump import dump
 from teacher_dump.pairs import phases as pair_phases
 from teacher_dump.pairs import plan as pair_plan
-from teacher_dump.pairs.layouts import BatchOptions, PairOptions, competing_splits
+from teacher_dump.pairs.layouts import BatchOptions, PairOptions, competing_splits, rows_of_split
 from teacher_dump.pairs.shortlist import top_k
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers import albef, clip, xclip
@@ -363,3 +363,16 @@ def test_splits_that_share_rows_have_no_common_ranking(clips):
     with pytest.raises(InputError, match="--topk-splits"):
         competing_splits(samples, ())
     assert competing_splits(samples, ("train", "test")) == ("train", "test")
+
+
+def test_the_rows_of_a_split_are_looked_up_once_a_task_and_not_for_every_block(clips, tmp_path, monkeypatch):
+    looked_up = []
+
+    def counted(samples, split):
+        looked_up.append(split)
+        return rows_of_split(samples, split)
+
+    monkeypatch.setattr(pair_phases, "rows_of_split", counted)
+    small = DumpSettings(batch_videos=1, batch_texts=1, threads=1, shard_rows=100, decoders=1)
+    dump(tmp_path / "c.zarr", captioned(clips), albef.tiny(0), replace(small, pairs=PairOptions(topk=2)), {})
+    assert sorted(looked_up) == ["test", "test", "train", "train"]  # of texts, and of videos

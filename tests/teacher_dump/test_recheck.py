@@ -27,7 +27,7 @@ from teacher_dump.rechecks.dumped_options import told_options
 from teacher_dump.rechecks.recheck import RecheckSettings, draw, recheck
 from teacher_dump.reencode import reencode
 from teacher_dump.settings import DumpSettings
-from teacher_dump.teachers import xclip
+from teacher_dump.teachers import demo_albef, xclip
 from tests.store.test_writer_and_reader import tree
 from tests.teacher_dump.colour_teacher import colour_samples, write_clip
 
@@ -165,6 +165,25 @@ def test_layers_in_int8_hold_and_show_other_weights(clips, tmp_path):
     cache = dump(tmp_path / "c.zarr", colour_samples(clips), xclip_teacher(), chosen, {})
     assert rechecked(cache, xclip_teacher(), clips).holds
     assert suspected(rechecked(cache, xclip_teacher(seed=1), clips)) == ["weights"]
+
+
+def test_other_weights_are_suspected_where_the_sample_does_not_show_them(cache, clips):
+    teacher = xclip_teacher()
+    teacher.model.register_buffer("unused", torch.ones(1))
+    found = rechecked(cache, teacher, clips)
+    assert not any(c.deviates for c in found.comparisons)
+    assert not found.holds
+    assert suspected(found) == ["weights"]
+    assert "differs in weights_sha256, which the sampled rows do not show" in found.suspicions[0].why
+
+
+def test_where_the_same_weights_were_had_from_makes_no_other_teacher(cache, clips):
+    teacher = xclip_teacher()
+    teacher._described = {**teacher._described, "pretrained": "file"}
+    found = rechecked(cache, teacher, clips)
+    assert list(found.identity) == ["pretrained"]
+    assert found.holds
+    assert found.suspicions == []
 
 
 def test_another_kind_of_teacher_is_refused_with_what_differs(cache, clips):
@@ -305,3 +324,56 @@ def test_planned_and_ranked_pairs_are_scored_anew_and_told_when_the_part_that_sc
         other = rechecked(cache, teacher, clips)
         assert scores == {c.signal for c in other.comparisons if c.deviates}
         assert suspected(other) == ["weights"]
+
+
+@pytest.fixture(scope="module")
+def matched(clips, tmp_path_factory):
+    """What a cross-encoder keeps of the best pairs of batches, and of the splits."""
+    pairs = PairOptions(plan=BatchOptions(3, 2, k=2), topk=3, fused_cls=True)
+    root = tmp_path_factory.mktemp("matched") / "c.zarr"
+    dumped = replace(SETTINGS, pairs=pairs)
+    return dump(root, colour_samples(clips), demo_albef.tiny(0), dumped, {})
+
+
+def match_recheck(matched, teacher, clips):
+    paths = {row: clips / name for row, name in enumerate(matched.video_ids)}
+    return recheck(matched.teacher("demo_albef"), teacher, paths, RECHECK)
+
+
+def pair_parts(matched, *parts):
+    of_pairs = ("planned_topk/", "topk_scores/")
+    names = matched.teacher("demo_albef").signals
+    return {name for name in names if name.startswith(of_pairs) and name.endswith(parts)}
+
+
+def test_every_part_of_a_matched_pair_is_compared(matched, clips):
+    found = match_recheck(matched, demo_albef.tiny(0), clips)
+    assert found.holds
+    compared = {c.signal for c in found.comparisons if c.rows and c.of == "pairs"}
+    assert compared == pair_parts(matched, "_score", "_mismatch", "_fused_cls")
+    ranked = {c.signal for c in found.comparisons if c.rank_agreement is not None}
+    assert ranked == {"topk_scores/text_score", "topk_scores/video_score"}
+
+
+def test_another_logit_against_a_match_deviates(matched, clips):
+    teacher = demo_albef.tiny(0)
+    with torch.no_grad():
+        teacher.model.itm_head.weight[0] *= -1
+        teacher.model.itm_head.bias[0] += 1
+    found = match_recheck(matched, teacher, clips)
+    assert {c.signal for c in found.comparisons if c.deviates} == pair_parts(matched, "_mismatch")
+    assert suspected(found) == ["weights"]
+    assert not found.holds
+
+
+def test_another_fused_token_deviates_where_both_logits_are_the_same(matched, clips):
+    teacher = demo_albef.tiny(0)
+    match_pairs = teacher.match_pairs
+
+    def turned(videos, texts):
+        said = match_pairs(videos, texts)
+        return {**said, "fused_cls": -said["fused_cls"]}
+
+    teacher.match_pairs = turned
+    found = match_recheck(matched, teacher, clips)
+    assert {c.signal for c in found.comparisons if c.deviates} == pair_parts(matched, "_fused_cls")
