@@ -29,6 +29,7 @@ TRAIN_SPLIT = "train"
 REPORT = "retrieval"
 UNSCORED = -100.0
 """What ALBEF's `Retrieval.py: evaluation` gives to pairs behind the best K: they rank after all others."""
+NOTHING_STATED = "none"
 POINTS = 1.0
 """By how many points of R@1 (or top-1) a teacher may differ from what was published of it."""
 
@@ -175,15 +176,19 @@ def softmax(logits_VC: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def parse_expectation(words: str) -> tuple[str | None, float]:
-    """ "45.3" or "val=45.3": (split or None, percent); raises InputError for anything else."""
+def parse_expectation(words: str) -> tuple[str | None, float] | None:
+    """ "45.3" or "val=45.3": (split or None, percent), "none": None; raises InputError for anything else."""
+    if words == NOTHING_STATED:
+        return None
     split, _, number = words.rpartition("=")
     try:
         percent = float(number)
     except ValueError:
         percent = math.nan
     if not 0 <= percent <= 100:
-        raise InputError(f"--expect-r1 wants a percentage, e.g. 45.3 or val=45.3, not {words!r}")
+        raise InputError(
+            f"--expect-r1 wants a percentage, e.g. 45.3 or val=45.3, or {NOTHING_STATED}, not {words!r}"
+        )
     return split or None, percent
 
 
@@ -229,7 +234,7 @@ def complaint(report: dict[str, Any]) -> str | None:
     return (
         f"{where} is {expected['found']:.1f}, published is {expected['published']:.1f}: more than {POINTS:g} "
         "point apart. Suspect the checkpoint, the frames (view), the preprocessing or the split before "
-        "training on these labels"
+        "training on these labels; a number that was stated by mistake is withdrawn by --expect-r1 none"
     )
 
 

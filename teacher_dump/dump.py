@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from tqdm import tqdm
-
 from store.cache_state import CacheState
 from store.durable import canonical_json, read_json, write_file
 from store.inputs.decode_pool import Limits
@@ -29,6 +27,7 @@ from teacher_dump.pairs.plan import (
     scores_pairs,
 )
 from teacher_dump.plan import PHASE_AXIS, ShardTask, execution, planned_tasks, shard_tasks
+from teacher_dump.progress import Progress
 from teacher_dump.settings import DumpSettings
 from teacher_dump.teachers.base import Teacher
 from teacher_dump.workers.executors import Executor, Run, SerialExecutor
@@ -162,17 +161,10 @@ def _run(writer: CacheWriter, run: Run, tasks: Iterable[ShardTask]) -> None:
     """Run the unfinished tasks phase by phase."""
     for (teacher, phase), of_phase in groupby(tasks, key=lambda task: (task.teacher, task.phase)):
         todo = [task for task in of_phase if task.name not in writer.ledger]
-        unit = {"T": "text", "S": "batch", "P": "row"}.get(PHASE_AXIS.get(phase, "V"), "video")
+        unit = {"T": "text", "S": "step", "P": "row"}.get(PHASE_AXIS.get(phase, "V"), "video")
         total = sum(task.stop - task.start for task in todo)
-        with tqdm(total=total, desc=f"{teacher}: {phase}", unit=unit, disable=None) as bar:
-            done: dict[str, int] = {}
-
-            def report(task: str, rows: int, bar: tqdm = bar, done: dict[str, int] = done) -> None:
-                # A task that is tried again counts from its beginning again.
-                bar.update(rows - done.get(task, 0))
-                done[task] = rows
-
-            for commit in run(todo, report):
+        with Progress(f"{teacher}: {phase}", total, unit) as progress:
+            for commit in run(todo, progress):
                 writer.commit(commit)
 
 

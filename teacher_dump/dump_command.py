@@ -67,9 +67,9 @@ def execute(arguments: argparse.Namespace) -> int:
         require_room(found)
         samples, was_finished = with_terms(samples, path, arguments), is_finished(path)
         cache = dump(path, samples, teacher, settings, opened.prepared, executor, arguments.extend)
-    status = report_command.report_teacher(cache, teacher.name, arguments.expect_r1)
+    complaint = report_command.report_teacher(cache, teacher.name, arguments.expect_r1)
     write_dump_card(cache, teacher.name, arguments, arguments.default_of, was_finished)
-    return max(status, summarise(cache, teacher.name, arguments.max_failures))
+    return report_command.told([complaint, summarise(cache, teacher.name, arguments.max_failures)])
 
 
 def told(parts: Sequence[PlannedDump] | Sequence[Estimate]) -> str:
@@ -82,8 +82,8 @@ def plain(parts: Sequence[PlannedDump]) -> dict[str, Any] | list[dict[str, Any]]
     return found if len(found) > 1 else found[0]
 
 
-def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
-    """Print what is in the cache and which videos failed; the exit status."""
+def summarise(cache: Cache, teacher: str, max_failures: int | None) -> str | None:
+    """Print what is in the cache and which videos failed; what to say if those are too many."""
     from store.info import describe
 
     print(describe(cache.path))
@@ -96,4 +96,6 @@ def summarise(cache: Cache, teacher: str, max_failures: int | None) -> int:
         print("To try them again (mended, or with a longer --time-limit), delete the cache and dump anew.")
     if len(failures) == videos:
         raise CacheError("not one video could be decoded; nothing can be trained from this cache")
-    return 1 if max_failures is not None and len(failures) > max_failures else 0
+    if max_failures is None or len(failures) <= max_failures:
+        return None
+    return f"{len(failures)} videos failed, more than --max-failures {max_failures}; the cache is finished"

@@ -55,8 +55,9 @@ def opened_dump(arguments: argparse.Namespace) -> Iterator[OpenedDump]:
     prepared = prepare_dataset(arguments.dataset, data)
     load_samples = partial(load_dataset, arguments.dataset, data, arguments.allow_missing)
     samples = load_samples()
-    if getattr(arguments, "expect_r1", None) is not None:
-        split = expected_split(samples.splits, parse_expectation(arguments.expect_r1)[0])
+    words = getattr(arguments, "expect_r1", None)
+    if (stated := words and parse_expectation(words)) is not None:
+        split = expected_split(samples.splits, stated[0])
         if not (arguments.extend or settings.pairs.ranks(split)):
             raise InputError(
                 f"--expect-r1 can't be computed of these pairs, which are not all of split {split!r}; dump "

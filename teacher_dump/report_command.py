@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ def add_command(commands: Any) -> None:
 def add_expectation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expect-r1", metavar="[SPLIT=]PERCENT",
                         help="the published R@1 from text to video, or top-1; exit 1 if the teacher's own is "
-                        "more than a point away (default split: test)")  # fmt: skip
+                        "more than a point away (default split: test); it holds for later reports too, until "
+                        "another number or none is given")  # fmt: skip
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -52,13 +54,22 @@ def execute(arguments: argparse.Namespace) -> int:
             f"--expect-r1 is what was published of one teacher, {cache.path.name} holds {len(names)}; choose "
             f"one with --teacher {' | '.join(names)}"
         )
-    status = max([report_teacher(cache, name, arguments.expect_r1) for name in names], default=0)
+    complaints = [report_teacher(cache, name, arguments.expect_r1) for name in names]
     write_card(cache.path)
-    return status
+    return told(complaints)
 
 
-def report_teacher(cache: Cache, teacher: str, expectation: str | None) -> int:
-    """Compute, keep and print the report; the exit status. Raises InputError for another spelling.
+def told(complaints: Iterable[str | None]) -> int:
+    """Print what speaks against teachers, as errors; the exit status."""
+    found = [reason for reason in complaints if reason is not None]
+    for reason in found:
+        print(f"error: {reason}", file=sys.stderr)
+    return FAILED if found else 0
+
+
+def report_teacher(cache: Cache, teacher: str, expectation: str | None) -> str | None:
+    """Compute, keep and print the report; what speaks against the teacher. Raises InputError for another
+    spelling.
 
     Without an `expectation`, one that was stated before still holds.
     """
@@ -68,7 +79,5 @@ def report_teacher(cache: Cache, teacher: str, expectation: str | None) -> int:
         report = compared(report, *stated)
     write_report(cache, teacher, report)
     print("\n".join(lines(teacher, report)))
-    if (reason := complaint(report)) is None:
-        return 0
-    print(f"error: teacher {teacher!r}: {reason}", file=sys.stderr)
-    return FAILED
+    reason = complaint(report)
+    return None if reason is None else f"teacher {teacher!r}: {reason}"

@@ -158,7 +158,9 @@ def test_a_broken_video_is_listed_and_max_failures_decides_the_exit_status(capsy
     printed = capsys.readouterr().out
     assert "1 of 2 videos failed and are left out:\n  broken.mp4: " in printed
     assert dump(*words, "--max-failures", "1") == 0
+    capsys.readouterr()
     assert dump(*words, "--max-failures") == 1
+    assert one_line(capsys) == "error: 1 videos failed, more than --max-failures 0; the cache is finished\n"
 
 
 def test_debug_shows_the_stack_trace(tmp_path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from store.card import write_card
 from store.cli import HelpFormatter, add_debug, at_least_one, from_zero
 from store.durable import canonical_json, read_json, write_file
-from store.errors import InputError
+from store.errors import InputError, MissingFileError, UnknownNameError
 from store.identity import PLUGIN
 from store.inputs.datasets import dataset_names, load_dataset
 from store.lookup import check_name, plugin_names
@@ -96,17 +96,19 @@ def chosen_teacher(cache: Cache, name: str | None) -> str:
 def video_files(cache: Cache, dataset: str | None, data: Path | None) -> dict[int, Path]:
     """Video row -> file at `data`, of the cache's videos that are there.
 
-    A dataset that is known by its name is read as a dump reads it; otherwise `data` is a table, or a folder
-    in which files are found by the videos' ids.
+    A dataset that is known by its name is read as a dump reads it, a file as a table; in any other folder
+    files are found by the videos' ids. Raises MissingFileError where there is nothing.
     """
     name = dataset or str(cache.dataset["name"])
-    data = data or Path("data") / name
-    if name in dataset_names() or dataset is not None:
-        by_id = {video.id: video.path for video in load_dataset(name, data, allow_missing=True).videos}
-    elif data.is_file():
-        by_id = {video.id: video.path for video in load_dataset("table", data, allow_missing=True).videos}
-    else:
-        files = FoundFiles.below(data)
+    place = data or Path("data") / name
+    reader = "table" if place.is_file() else name
+    try:
+        check_name("dataset", reader, dataset_names())
+        by_id = {video.id: video.path for video in load_dataset(reader, place, allow_missing=True).videos}
+    except (MissingFileError, UnknownNameError):
+        if dataset is not None or not place.is_dir():
+            raise
+        files = FoundFiles.below(place)
         by_id = {video_id: path for video_id in cache.video_ids if (path := files.of(video_id)) is not None}
     return {row: by_id[video_id] for row, video_id in enumerate(cache.video_ids) if video_id in by_id}
 

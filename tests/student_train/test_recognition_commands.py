@@ -216,7 +216,7 @@ def write_results(
     run.mkdir()
     results = {**needed, **told, "taught": {"recognition": recognition}}
     (run / "results.json").write_text(json.dumps(results))
-    (run / "config.json").write_text(json.dumps({"identity": identity, "cache": "."}))
+    (run / "config.json").write_text(json.dumps({"identity": identity, "cache": ".", "provenance": {}}))
     return str(run)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from teacher_dump.models.tokens import Tokenizer
 from teacher_dump.models.xclip_scores import XClip, XClipSizes
 from teacher_dump.pairs.layouts import BatchOptions, PairOptions
 from teacher_dump.plan import StorageOptions
+from teacher_dump.rechecks.command import video_files
 from teacher_dump.rechecks.comparison import Comparison, same_order
 from teacher_dump.rechecks.dumped_options import told_options
 from teacher_dump.rechecks.recheck import RecheckSettings, draw, recheck
@@ -210,6 +212,16 @@ def own(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     dump(folder / "c.zarr", colour_samples(clips), demo.load(TeacherOptions(layers=(1,))), SETTINGS, {})
     return folder / "c.zarr"
+
+
+def test_the_videos_of_any_dataset_are_found_in_a_folder_by_their_ids(own, clips):
+    """Also of one that is read from a table or an official file, which is not in that folder."""
+    ids = open_cache(own).video_ids
+    for name in ("colours", "table", "msrvtt"):
+        cache = SimpleNamespace(dataset={"name": name}, video_ids=ids)
+        assert len(video_files(cache, None, clips)) == len(ids)
+    with pytest.raises(MissingFileError):
+        video_files(cache, "msrvtt", clips)
 
 
 def test_the_command_writes_its_report_beside_the_data_and_changes_no_digest(own, clips, capsys):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from store.cli import run_cli
 from store.durable import canonical_json, write_file
 from store.errors import DamagedCacheError
 from store.reader import open_cache
 from store.teacher_report import stated_before, stored_complaint
+from teacher_dump.__main__ import build_parser
 from teacher_dump.dump import dump
 from teacher_dump.report_command import report_teacher
 from teacher_dump.settings import DumpSettings
@@ -55,11 +57,21 @@ def test_no_report_and_a_report_of_another_teacher_say_nothing(cache, ask):
 
 
 def test_a_report_that_was_deleted_is_made_anew(cache, capsys):
-    assert report_teacher(cache, "colour", "0") == 1
+    assert "published is 0.0" in report_teacher(cache, "colour", "0")
     assert stored_complaint(cache, "colour") is not None
     (cache.reports_dir / "retrieval.json").write_bytes(b"{")
     with pytest.raises(DamagedCacheError):
         report_teacher(cache, "colour", None)
     (cache.reports_dir / "retrieval.json").unlink()
-    assert report_teacher(cache, "colour", "0") == 1
+    assert "published is 0.0" in report_teacher(cache, "colour", "0")
     assert stored_complaint(cache, "colour") is not None
+
+
+def test_a_number_that_was_stated_holds_until_it_is_withdrawn(root, cache, capsys):
+    said = ["report", str(root)]
+    assert run_cli(build_parser(), [*said, "--expect-r1", "0"]) == 1
+    assert run_cli(build_parser(), said) == 1
+    assert "is withdrawn by --expect-r1 none" in capsys.readouterr().err
+    assert run_cli(build_parser(), [*said, "--expect-r1", "none"]) == 0
+    assert run_cli(build_parser(), said) == 0
+    assert stored_complaint(cache, "colour") is None
