@@ -37,6 +37,7 @@ from store.verify import verify
 from store.writer import CacheWriter
 from tests.synthetic_cache import SIGNALS, synthetic_plan, synthetic_samples, write_synthetic_cache
 
+pytestmark = pytest.mark.slow
 SAMPLES = synthetic_samples(4)
 MOST_BYTES = 100 << 20
 SOME = SIGNALS[:1] + SIGNALS[2:4]
@@ -162,7 +163,6 @@ def documents(root: Path) -> list[str]:
     return sorted(found)
 
 
-@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(draw=st.data())
 def test_any_leaf_of_any_document_may_be_anything(sound_cache, cache, draw):
@@ -185,7 +185,6 @@ def every_leaf_of(name: str, root: Path) -> list[tuple]:
     return list(leaves(json.loads((root / name).read_bytes())))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("new", [None, -1, 10**18, 1.5, True, "\x1b[2J", [], {}])
 def test_every_leaf_of_the_documents_that_decide_shapes(cache, new):
     for name in (
@@ -392,7 +391,6 @@ def test_a_writer_writes_through_no_link_and_waits_for_no_pipe(cache, tmp_path, 
     assert outside.read_bytes() == b"precious"
 
 
-@pytest.mark.slow
 def test_an_index_can_point_nowhere_but_at_its_rows(cache):
     """Each entry is set to whatever a stranger may like, with a right crc32c and right digests."""
     shard = cache / TEACHER / "frame_embedding/c/0/0/0/0"

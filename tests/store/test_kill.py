@@ -22,6 +22,7 @@ from tests.store.test_writer_and_reader import tree
 from tests.store.writing_process import BEAT_S, FAILED, dataset, write
 from tests.synthetic_cache import run_task, shard_tasks, synthetic_plan
 
+pytestmark = pytest.mark.slow
 KILLS = 15
 
 
@@ -69,7 +70,6 @@ def whole(tmp_path_factory):
     return tree(root)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "victim"), [(1, "all"), (2, "all"), (2, "coordinator"), (2, "worker")])
 def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path, whole, processes, victim):
     root, kills, chance = tmp_path / "killed.zarr", 0, random.Random(processes)
@@ -98,7 +98,6 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path, w
     assert tree(root) == whole
 
 
-@pytest.mark.slow
 def test_a_worker_that_outlives_its_coordinator_spoils_nothing(tmp_path, whole):
     root = tmp_path / "orphan.zarr"
     for number in range(4):

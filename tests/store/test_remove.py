@@ -186,6 +186,7 @@ class Killer:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("teacher", "unfinished"), [("second", False), ("only", False), ("half", True)])
 def test_killed_at_any_step_the_cache_opens_and_the_same_command_ends_it(
     one_teacher, two_teachers, tmp_path, teacher, unfinished

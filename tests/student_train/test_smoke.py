@@ -34,6 +34,7 @@ def test_a_batch_goes_through_losses_gradients_and_an_update(oracle: TeacherRead
     assert 50 * 2**20 < estimate.peak_bytes < 8 * 2**30
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_this_process_not_of_the_one_that_started_it() -> None:
     large = bytearray(1 << 30)
     large[:: 1 << 12] = b"x" * len(large[:: 1 << 12])

@@ -172,6 +172,7 @@ def test_clip_learns_a_thousandth_of_what_is_new_and_biases_do_not_decay(request
 # Learning
 
 
+@pytest.mark.slow
 def test_a_fit_learns_its_pairs_and_is_a_function_of_its_seed(request_for, tmp_path):
     request = request_for(demo_course.DEFAULTS, epochs=4, warmup=2)
     told, _ = fitted(demo_course, request, tmp_path / "one.safetensors")

@@ -76,6 +76,7 @@ def test_embeddings_in_int8_still_score_pairs(clips, tmp_path):
     np.testing.assert_allclose(scores, plain.pair_scores(ROWS, ROWS)[0], atol=0.1)
 
 
+@pytest.mark.slow
 def test_what_was_fitted_is_fitted_once_and_a_resume_gives_the_same_bytes(clips, tmp_path, monkeypatch):
     chosen = options(encodings={"vit_layers": "int8"}, width=12)
     teacher, samples = ColourTeacher(layer=True), colour_samples(clips)

@@ -99,10 +99,12 @@ def test_real_clips_and_broken_ones_go_through(tmp_path):
     assert [number_of(square) for square in last.frames[0]] == [2, 6]
 
 
+@pytest.mark.slow
 def test_a_video_that_hangs_is_listed_and_the_rest_goes_on():
     assert outcomes(["1", "hang-0", "2", "3"], limits=Limits(1.5)) == [1, "took longer than 1.5 s", 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -208,6 +210,7 @@ def hanging_program(tmp_path):
         program.wait()
 
 
+@pytest.mark.slow
 def test_the_processes_are_gone_after_ctrl_c(hanging_program):
     """Ctrl-C goes to the whole group, as from a terminal."""
     program, workers = hanging_program
@@ -216,6 +219,7 @@ def test_the_processes_are_gone_after_ctrl_c(hanging_program):
     assert wait_until_gone(workers)
 
 
+@pytest.mark.slow
 def test_the_processes_are_gone_when_the_program_is_killed(hanging_program):
     program, workers = hanging_program
     program.kill()

@@ -130,6 +130,7 @@ def test_test_sentences_are_those_of_the_csv_even_where_the_json_spells_them_oth
     assert any(sentence_of[id] not in in_json for id in ids)
 
 
+@pytest.mark.slow
 def test_the_real_lists_are_disjoint_and_together_are_everything(excerpt):
     for id in TRAIN + TEST:
         (excerpt / "MSRVTT_Videos" / f"{id}.mp4").touch()
