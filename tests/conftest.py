@@ -13,8 +13,18 @@ LONGEST = (
     "test_fit",
     "test_hostile_caches",
     "test_faults",
+    "test_worker_faults",
     "test_students",
+    "test_decode_pool",
+    "test_recheck",
+    "test_estimate",
+    "test_storage_options",
     "test_pair_layouts",
+    "test_bad_input",
+    "test_extend",
+    "test_kept_pixels",
+    "test_two_teachers",
+    "test_side_network_caches",
 )
 """Files of tests that take longest: begun first, so that no core waits for one of them at the end."""
 
