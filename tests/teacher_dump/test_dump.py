@@ -21,13 +21,6 @@ SETTINGS = DumpSettings(batch_videos=2, batch_texts=3, threads=1, shard_rows=3, 
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(clips, tmp_path_factory):
     return dump(
         tmp_path_factory.mktemp("caches") / "c.zarr", colour_samples(clips), ColourTeacher(), SETTINGS, {}

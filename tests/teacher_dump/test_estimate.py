@@ -42,13 +42,6 @@ SERIAL = SerialExecutor()
 TOLERATED = 0.05
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
 def estimate(root, samples, teacher, settings, workers=1):
     """Of a dump of one part."""
     (found,) = estimates(root, OpenedDump(samples, teacher, settings, SERIAL, {}), workers)

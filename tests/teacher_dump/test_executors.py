@@ -36,13 +36,6 @@ def cache_tree(root):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def cluster(clips):
     with DaskExecutor(
         TWO, Sources(partial(colour_samples, clips), partial(ColourTeacher, layer=True))

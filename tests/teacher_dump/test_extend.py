@@ -59,13 +59,6 @@ class CountingTeacher(ColourTeacher):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def first(clips, tmp_path_factory):
     """Eight videos and their captions."""
     root = tmp_path_factory.mktemp("first") / "c.zarr"

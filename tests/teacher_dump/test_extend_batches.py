@@ -28,13 +28,6 @@ PLANNED = replace(SETTINGS, shard_rows=None, pairs=PairOptions(plan=BATCHES, top
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def with_batches(clips, tmp_path_factory):
     root = tmp_path_factory.mktemp("planned") / "c.zarr"
     return dump(root, colour_samples(clips), ColourTeacher(), PLANNED, {})

@@ -43,13 +43,6 @@ def captioned(folder, broken=()):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(clips, tmp_path_factory):
     """ALBEF's every pair: what all other layouts are held to."""
     return dump(tmp_path_factory.mktemp("c") / "c.zarr", captioned(clips), albef.tiny(0), BASE, {})

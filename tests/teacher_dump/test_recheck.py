@@ -45,13 +45,6 @@ def xclip_teacher(seed=0):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def cache(clips, tmp_path_factory):
     root = tmp_path_factory.mktemp("caches") / "colours.zarr"
     return dump(root, colour_samples(clips), xclip_teacher(), SETTINGS, {})

@@ -29,13 +29,6 @@ def options(**chosen):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(clips, tmp_path_factory):
     """Layers as the teacher gives them, float32 [V, R, M, L, D]."""
     root = tmp_path_factory.mktemp("caches") / "whole.zarr"

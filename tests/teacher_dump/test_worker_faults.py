@@ -53,13 +53,6 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    colour_samples(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(clips, tmp_path_factory):
     root = tmp_path_factory.mktemp("caches") / "whole.zarr"
     dump(root, colour_samples(clips), ColourTeacher(), SETTINGS, {})
